@@ -1,0 +1,20 @@
+"""The error that means: the input is wrong, and here is what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Wrong input from the user: a file, a column, a config field, a checkpoint.
+
+    The message is one clear sentence that says what is wrong, where, and what to do. Commands
+    print it without a traceback and exit with code 2.
+    """
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``; did you mean 'lr'?`` for a misspelt `name`, else ``""``."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
