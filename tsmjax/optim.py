@@ -1,0 +1,238 @@
+"""Optimisers, schedules and path-labelled groups.
+
+Rules are ordered (path pattern, value) pairs matched with `re.search` against paths such as
+``model/blocks/time_attention/q/kernel``; the first match wins. Frozen leaves leave the parameter
+tree before differentiation, so they cost neither gradient nor moments; weight decay and learning
+rate multipliers are numbers per leaf.
+
+The transformation returned by `transformation` yields a descent *direction*; the train step
+multiplies it by the scheduled learning rate at the state's step, so that a skipped step moves the
+schedule like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tsmjax.config import Duration, steps_of
+from tsmjax.errors import InputError
+from tsmjax.nn.functional import Tree, flatten, unflatten
+
+Schedule = Literal["cosine", "linear", "constant", "exponential", "one_cycle"]
+# Biases and norm scales are not decayed, as in the reference trainers.
+DEFAULT_DECAY = ((r"(^|/)(bias|scale)$", 0.0),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of the learning rate; phases are joined end to end.
+
+    Attributes:
+      schedule: shape of the curve after warm-up.
+      length: duration; the last phase may leave it out and takes what is left.
+      lr: peak learning rate.
+      warmup: linear rise from 0 to `lr`, inside `length`.
+      final: last learning rate as a share of `lr` (cosine, linear, exponential, one_cycle).
+    """
+
+    schedule: Schedule = "cosine"
+    length: Duration | None = None
+    lr: float = 1e-4
+    warmup: Duration = 0
+    final: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """How to optimise, and for how long.
+
+    Attributes:
+      optimizer: "adamw" (decoupled decay) or "sgd" (Nesterov momentum, decay added to gradients).
+      length: duration of the run.
+      lr: peak learning rate.
+      schedule: shape of the curve after warm-up.
+      warmup: linear rise from 0 to `lr`, part of `length`.
+      final: last learning rate as a share of `lr`.
+      phases: replaces `lr`, `schedule`, `warmup` and `final` by several phases.
+      b1: decay of the first moment (adamw).
+      b2: decay of the second moment (adamw).
+      eps: added to the root of the second moment (adamw).
+      momentum: momentum (sgd).
+      nesterov: look-ahead momentum (sgd).
+      weight_decay: weight decay of leaves that no rule of `decay` matches.
+      decay: (pattern, weight decay) rules, before the default that spares biases and norm scales.
+      lr_scale: (pattern, multiplier of the learning rate) rules.
+      freeze: (pattern, frozen?) rules; leaves without a match are trained.
+      clip: largest global gradient norm; 0 turns clipping off.
+      accumulate: micro-batches per step; sums and weights are added, never means.
+      average: decay of the exponential moving average of the parameters; 0 keeps none.
+      precision: type of the forward and backward pass; masters and moments are float32 always.
+      max_bad_steps: consecutive non-finite steps after which training stops.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    length: Duration = "1000 steps"
+    lr: float = 1e-4
+    schedule: Schedule = "cosine"
+    warmup: Duration = 0
+    final: float = 0.0
+    phases: tuple[Phase, ...] = ()
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 0.0
+    decay: tuple[tuple[str, float], ...] = ()
+    lr_scale: tuple[tuple[str, float], ...] = ()
+    freeze: tuple[tuple[str, bool], ...] = ()
+    clip: float = 1.0
+    accumulate: int = 1
+    average: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    max_bad_steps: int = 20
+
+    def __post_init__(self):
+        """Check the ranges that no type can."""
+        if self.accumulate < 1:
+            raise InputError(f"optim.accumulate is {self.accumulate}, but must be at least 1.")
+        if not 0 <= self.average < 1:
+            raise InputError(f"optim.average is {self.average}, but must be in [0, 1).")
+        for phase in self.phases[:-1]:
+            if phase.length is None:
+                raise InputError("Every entry of optim.phases but the last needs a length.")
+
+
+def learning_rate(
+    config: OptimConfig, total: int, steps_per_epoch: float | None = None
+) -> optax.Schedule:
+    """Build step → learning rate for a run of `total` steps.
+
+    Warm-up is linear from 0 and reaches the peak at its last step + 1, as in Hugging Face's
+    schedules: the rate at step t of a warm-up of w steps is ``lr * t / w``.
+    """
+    phases = config.phases or (
+        Phase(config.schedule, total, config.lr, config.warmup, config.final),
+    )
+    pieces, ends, start = [], [], 0
+    for index, phase in enumerate(phases):
+        where = f"optim.phases[{index}]" if config.phases else "optim"
+        length = total - start
+        if phase.length is not None:
+            length = steps_of(phase.length, f"{where}.length", steps_per_epoch, total)
+        warmup = steps_of(phase.warmup, f"{where}.warmup", steps_per_epoch, length)
+        if length < 1 or warmup > length:
+            raise InputError(
+                f"{where} has a length of {length} steps and a warm-up of {warmup}: it needs at "
+                "least one step, and a warm-up no longer than its length."
+            )
+        pieces.append(_phase(phase, length, warmup))
+        start += length
+        ends.append(start)
+    return optax.join_schedules(pieces, ends[:-1])
+
+
+def _phase(phase: Phase, length: int, warmup: int) -> optax.Schedule:
+    """Step → learning rate inside one phase."""
+    rest = max(length - warmup, 1)
+    low = phase.final * phase.lr
+    if phase.schedule == "one_cycle":
+        # Smith & Topin 2019, as in PyTorch's default: cosine up from lr/25, cosine down.
+        rise = warmup or max(round(0.3 * length), 1)
+        up = optax.cosine_decay_schedule(1.0, rise)
+        start = phase.lr / 25
+        floor = low or start / 1e4
+        fall = optax.cosine_decay_schedule(phase.lr, max(length - rise, 1), floor / phase.lr)
+        return optax.join_schedules(
+            [lambda t: phase.lr + (start - phase.lr) * up(t), fall], [rise]
+        )
+    if phase.schedule == "exponential" and not phase.final:
+        raise InputError("optim.schedule 'exponential' needs optim.final above 0.")
+    curve = {
+        "cosine": lambda: optax.cosine_decay_schedule(phase.lr, rest, phase.final),
+        "linear": lambda: optax.linear_schedule(phase.lr, low, rest),
+        "constant": lambda: optax.constant_schedule(phase.lr),
+        "exponential": lambda: optax.exponential_decay(phase.lr, rest, phase.final),
+    }[phase.schedule]()
+    if not warmup:
+        return curve
+    return optax.join_schedules([optax.linear_schedule(0.0, phase.lr, warmup), curve], [warmup])
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """What the rules decide, as one number per trainable leaf (nested like the parameters)."""
+
+    decay: Tree
+    lr_scale: Tree
+
+
+def groups(config: OptimConfig, params: Tree) -> Groups:
+    """Resolve decay and learning-rate rules on the (abstract) trainable parameters."""
+    paths = list(flatten(params))
+    decay = first_match(config.decay, paths, "optim.decay")
+    default = first_match(DEFAULT_DECAY, paths, "")
+    scale = first_match(config.lr_scale, paths, "optim.lr_scale")
+
+    def decay_of(path: str) -> float:
+        return decay.get(path, default.get(path, config.weight_decay))
+
+    return Groups(
+        decay=unflatten({path: decay_of(path) for path in paths}),
+        lr_scale=unflatten({path: scale.get(path, 1.0) for path in paths}),
+    )
+
+
+def first_match(rules: tuple[tuple[str, Any], ...], paths: list[str], where: str) -> dict[str, Any]:
+    """Map each path to the value of the first rule whose pattern it contains.
+
+    Args:
+      rules: ordered (pattern, value) pairs.
+      paths: parameter paths.
+      where: the config field the rules come from; "" for built-in rules, which may match nothing.
+
+    Raises:
+      InputError: for a pattern that is no regular expression, or that matches no path.
+    """
+    matched, used = {}, set()
+    for position, (pattern, _) in enumerate(rules):
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{where} has the pattern {pattern!r}: {error}.") from error
+        hits = [path for path in paths if expression.search(path)]
+        if hits:
+            used.add(position)
+        for path in hits:
+            matched.setdefault(path, position)
+    unused = [rules[i][0] for i in range(len(rules)) if i not in used]
+    if unused and where:
+        raise InputError(
+            f"{where} has the pattern {unused[0]!r}, which matches no parameter; paths look like "
+            f"{paths[0] if paths else '(there are none)'}."
+        )
+    return {path: rules[position][1] for path, position in matched.items()}
+
+
+def transformation(config: OptimConfig, group: Groups) -> optax.GradientTransformation:
+    """Build gradients → descent direction, before the learning rate is applied."""
+
+    def add_decay(updates: Tree, params: Tree) -> Tree:
+        return jax.tree.map(lambda u, p, d: u + d * p if d else u, updates, params, group.decay)
+
+    decay = optax.stateless(add_decay)
+    scale = optax.stateless(
+        lambda updates, params: jax.tree.map(
+            lambda u, s: u if s == 1.0 else s * u, updates, group.lr_scale
+        )
+    )
+    if config.optimizer == "adamw":
+        adam = optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=jnp.float32)
+        return optax.chain(adam, decay, scale)
+    return optax.chain(decay, optax.trace(config.momentum, config.nesterov), scale)

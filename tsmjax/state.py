@@ -1,0 +1,204 @@
+"""The training state: the only owner of its shape.
+
+    state = {params: {model, aux}, stats: {model, aux}, average, opt, guard, step}
+
+is a plain dict, donated to every step and saved. `frozen`, its companion, is neither: it holds the
+frozen modules and those leaves of the trained modules that rules freeze, in the compute type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from tsmjax import optim, sharding
+from tsmjax.checkpoint import overlay
+from tsmjax.nn import functional
+from tsmjax.nn.functional import Tree, cast, flatten, unflatten
+from tsmjax.tasks import Modules, Task
+
+NAMES = Modules._fields  # model, aux, frozen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blueprint:
+    """Static description of a task's modules: what splits and reassembles them.
+
+    Attributes:
+      graphs: graph definition of each module.
+      params: abstract trainable parameters, ``{model, aux}``.
+      stats: abstract statistics, ``{model, aux}``.
+      frozen: abstract frozen leaves, ``{params: {model, aux, frozen}, stats: {frozen}}``.
+      dtype: type of the forward and backward pass.
+    """
+
+    graphs: dict[str, nnx.GraphDef]
+    params: Tree
+    stats: Tree
+    frozen: Tree
+    dtype: jnp.dtype
+
+    def assemble(self, params: Tree, stats: Tree, frozen: Tree) -> Modules:
+        """Rebuild the modules around traced leaves, with parameters in the compute type."""
+        everything = overlay(cast(params, self.dtype), cast(frozen["params"], self.dtype))
+        statistics = {**stats, **frozen["stats"]}
+        return Modules(
+            **{
+                name: functional.merge(graph, everything.get(name, {}), statistics.get(name, {}))
+                for name, graph in self.graphs.items()
+            }
+        )
+
+    def stats_of(self, modules: dict[str, nnx.Module]) -> Tree:
+        """Statistics of the trained modules after a call in training mode updated them."""
+        return {name: functional.stats_of(module) for name, module in modules.items()}
+
+    def model_params(self) -> Tree:
+        """Abstract parameters of the model alone, frozen leaves included, in float32."""
+        model = overlay(self.params["model"], self.frozen["params"].get("model", {}))
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), model)
+
+
+def blueprint(task: Task, config: optim.OptimConfig) -> Blueprint:
+    """Describe the modules of `task` without allocating them.
+
+    Raises:
+      InputError: when a rule of ``optim.freeze`` matches nothing.
+    """
+    graphs: dict[str, nnx.GraphDef] = {}
+
+    def shapes() -> tuple[Tree, Tree, Tree]:
+        parts = _split(task.build(nnx.Rngs(0)))
+        graphs.update({name: part[0] for name, part in parts.items()})
+        return _partition(parts, config)
+
+    params, stats, frozen = jax.eval_shape(shapes)
+    return Blueprint(graphs, params, stats, frozen, jnp.dtype(config.precision))
+
+
+def create(
+    task: Task, plan: Blueprint, config: optim.OptimConfig, mesh: Mesh, replicate_below: int
+) -> tuple[Any, Tree, Tree]:
+    """Plan the fresh state: a jitted ``init(key)`` and abstract leaves with shardings.
+
+    Returns:
+      ``init(key) -> (state, frozen)``, abstract state, abstract frozen leaves. The state comes out
+      of one jitted call, so that every leaf is placed once and the step compiles once.
+    """
+    tx = optim.transformation(config, optim.groups(config, plan.params))
+
+    def init(key: jax.Array) -> tuple[Tree, Tree]:
+        params, stats, frozen = _partition(_split(task.build(nnx.Rngs(key))), config)
+        state = {
+            "params": params,
+            "stats": stats,
+            "average": jax.tree.map(jnp.copy, params) if config.average else {},
+            "opt": tx.init(params),
+            "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0)},
+            "step": jnp.int32(0),
+        }
+        return state, frozen
+
+    state, frozen = jax.eval_shape(init, jax.random.key(0))
+    placed = sharding.place(task.sharding, plan.params, mesh, replicate_below)
+    state_places = sharding.place_like(state, plan.params, placed, mesh)
+    frozen_params = frozen["params"]
+    frozen_places = {
+        "params": sharding.place(task.sharding, frozen_params, mesh, replicate_below),
+        "stats": jax.tree.map(lambda _: sharding.replicated(mesh), frozen["stats"]),
+    }
+    places = (state_places, frozen_places)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        (state, frozen),
+        places,
+    )
+    return jax.jit(init, out_shardings=places), *abstract
+
+
+def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[Tree, Tree]:
+    """Put host arrays of a loaded model in place of the fresh ones, shardings kept.
+
+    Args:
+      state: the fresh state; its running average restarts from the loaded parameters.
+      frozen: the fresh frozen leaves.
+      model: nested dict with (some of) the model's parameters.
+      stats: nested dict with (some of) the model's statistics.
+    """
+    loaded = flatten(model)
+
+    def put(tree: Tree, values: dict[str, Any]) -> Tree:
+        return unflatten(
+            {
+                path: jax.device_put(jnp.asarray(values[path], leaf.dtype), leaf.sharding)
+                if path in values
+                else leaf
+                for path, leaf in flatten(tree).items()
+            }
+        )
+
+    params = {**state["params"], "model": put(state["params"]["model"], loaded)}
+    new_stats = {**state["stats"], "model": put(state["stats"]["model"], flatten(stats))}
+    average = jax.tree.map(jnp.copy, params) if state["average"] else {}
+    new_frozen = {
+        **frozen,
+        "params": {
+            **frozen["params"],
+            "model": put(frozen["params"].get("model", {}), loaded),
+        },
+    }
+    return {**state, "params": params, "stats": new_stats, "average": average}, new_frozen
+
+
+def table(
+    plan: Blueprint, config: optim.OptimConfig, state: Tree, frozen: Tree
+) -> list[tuple[str, ...]]:
+    """Rows (path, shape, spec, trained?, weight decay, learning rate ×) of every parameter."""
+    group = optim.groups(config, plan.params)
+    decay, scale = flatten(group.decay), flatten(group.lr_scale)
+    rows = []
+    for trained, tree in ((True, state["params"]), (False, frozen["params"])):
+        for path, leaf in flatten(tree).items():
+            shape = "×".join(map(str, leaf.shape)) or "scalar"
+            spec = ", ".join(str(axis or "·") for axis in leaf.sharding.spec) or "replicated"
+            rates = (f"{decay[path]:g}", f"{scale[path]:g}") if trained else ("", "")
+            rows.append((path, shape, spec, "yes" if trained else "frozen", *rates))
+    return rows
+
+
+def count(tree: Tree) -> int:
+    """Number of scalars in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _split(modules: Modules) -> dict[str, tuple[nnx.GraphDef, Tree, Tree]]:
+    return {
+        name: functional.split(module)
+        for name, module in modules._asdict().items()
+        if module is not None
+    }
+
+
+def _partition(
+    parts: dict[str, tuple[nnx.GraphDef, Tree, Tree]], config: optim.OptimConfig
+) -> tuple[Tree, Tree, Tree]:
+    """Separate (trainable parameters, statistics, frozen leaves)."""
+    params = {name: parts[name][1] for name in parts if name != "frozen"}
+    stats = {name: parts[name][2] for name in parts if name != "frozen"}
+    flat = flatten(params)
+    rules = optim.first_match(config.freeze, list(flat), "optim.freeze")
+    held = {path: leaf for path, leaf in flat.items() if rules.get(path, False)}
+    trained = {name: {} for name in params} | unflatten(
+        {path: leaf for path, leaf in flat.items() if path not in held}
+    )
+    frozen = {"params": unflatten(held), "stats": {}}
+    if "frozen" in parts:
+        frozen["params"]["frozen"] = parts["frozen"][1]
+        frozen["stats"]["frozen"] = parts["frozen"][2]
+    frozen["params"] = cast(frozen["params"], jnp.dtype(config.precision))
+    return trained, stats, frozen
