@@ -1,0 +1,54 @@
+"""Chronos-2 in three minutes on two CPU cores: two layers, embedded synthetic and real series.
+
+    python -m tsmjax.main --config=configs/chronos2_test.py
+
+Train on an Arrow folder of your own instead (`python -m tsmjax.prepare csv` makes one):
+
+    python -m tsmjax.main --config=configs/chronos2_test.py:data/mine
+"""
+
+from ml_collections import ConfigDict
+
+from tsmjax.models.chronos2 import PRESETS
+
+
+def get_config(source: str = "") -> ConfigDict:
+    """Return the config; `source` is an Arrow folder that replaces the embedded series."""
+    sources = (
+        {"path": "embedded:tsmixup", "weight": 0.9},
+        {"path": "embedded:kernel_synth", "weight": 0.1},
+    )
+    if source:
+        sources = ({"path": source, "weight": 1.0},)
+    suite = source or "embedded"
+    return ConfigDict(
+        {
+            "name": "test",
+            "seed": 0,
+            "model": {
+                "family": "chronos2",
+                **PRESETS["tiny"],
+                "context_length": 512,
+                "max_output_patches": 4,
+                "dropout_rate": 0.0,
+            },
+            "task": {"kind": "forecast", "reduction": "padded"},
+            "data": {
+                "sources": sources,
+                "batch_size": 16,
+                "min_past": 32,
+                "holdout": 2 if source else 0,
+            },
+            "optim": {
+                "length": "200 steps",
+                "lr": 1e-3,
+                "schedule": "cosine",
+                "warmup": "5%",
+                "weight_decay": 0.01,
+            },
+            "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
+            "checkpoint": {"every": "100 steps", "keep_latest": 2, "keep_best": 2},
+            "evals": {"every": "100 steps", "suites": (suite,), "metric": f"{suite}/wql"},
+            "log": {"every": "20 steps"},
+        }
+    )

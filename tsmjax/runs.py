@@ -1,0 +1,62 @@
+"""Run folders: ``experiments/<model>/<name>/run_<UTC time>/`` and the `best_run` link beside them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+from pathlib import Path
+
+from tsmjax.checkpoint import write_json
+from tsmjax.config import Config
+from tsmjax.errors import InputError
+
+
+def open_run(config: Config, workdir: str | None) -> Path:
+    """Create a fresh run folder, or open `workdir`, which resumes when it holds a checkpoint."""
+    if workdir:
+        run = Path(workdir)
+        if run.exists() and not run.is_dir():
+            raise InputError(f"--workdir={workdir} is a file; it must be a folder or not exist.")
+    else:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+        family = config.family.rsplit(".", 1)[-1]
+        parent = Path("experiments") / family / config.name
+        run = parent / f"run_{now}"
+        number = 1
+        while run.exists():
+            number += 1
+            run = parent / f"run_{now}_{number}"
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / "config.json", config.to_dict())
+    return run
+
+
+def link_best(run: Path, metric: str, mode: str) -> Path | None:
+    """Point ``best_run`` beside `run` at the sibling with the best `metric` in `results.json`.
+
+    Runs without a finite value never win; among equals the older run stays.
+
+    Returns:
+      The winning run, or None when no sibling has a score or `run` is no ``run_*`` folder.
+    """
+    if not run.name.startswith("run_"):
+        return None
+    scores = {}
+    for sibling in sorted(run.parent.glob("run_*")):
+        try:
+            results = json.loads((sibling / "results.json").read_text())
+            score = float(results["best"][metric])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if math.isfinite(score):
+            scores[sibling] = score if mode == "min" else -score
+    if not scores:
+        return None
+    winner = min(scores, key=lambda sibling: (scores[sibling], sibling.name))
+    beside = run.parent / ".best_run.partial"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(winner.name)
+    os.replace(beside, run.parent / "best_run")
+    return winner

@@ -1,0 +1,133 @@
+"""Probabilistic forecasting by quantile regression on packed groups of series.
+
+A batch holds P packs of S slots. Whole groups (targets and covariates of one task) share a pack and
+nothing attends across packs:
+
+    context (P, S, C)   NaN = missing          target (P, S, H)   NaN = no loss
+    future  (P, S, H)   NaN = unknown          group  (P, S)      −1 = empty slot
+    patches (P,)        output patches in use; later steps are masked
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tsmjax import config as config_lib
+from tsmjax.data.packing import DataConfig, ForecastBatches
+from tsmjax.evals import suites
+from tsmjax.nn.losses import quantile_loss
+from tsmjax.tasks import Batch, Modules
+from tsmjax.tasks import Task as BaseTask
+
+__all__ = ["Config", "DataConfig", "Task"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to minimise.
+
+    Attributes:
+      reduction: "padded" divides by rows × padded horizon, masked steps included, as the Chronos-2
+        reference does; "observed" divides by the steps that count. Both are logged.
+    """
+
+    reduction: Literal["padded", "observed"] = "padded"
+
+
+class Task(BaseTask):
+    """Quantile forecasting with a model that predicts in its normalised space."""
+
+    def __init__(self, config: config_lib.Config):
+        self.config = config
+        self.family = config_lib.find_module("models", config.family)
+        self.sharding = self.family.SHARDING
+        padded = config.task.reduction == "padded"
+        self.coefficients = {"loss_padded": float(padded), "loss_observed": float(not padded)}
+        self.patch = config.model.output_patch_size
+        self.horizon = config.model.max_output_patches * self.patch
+
+    def build(self, rngs: nnx.Rngs) -> Modules:
+        """Construct the model with fresh parameters."""
+        return Modules(self.family.Model(self.config.model, rngs=rngs))
+
+    def batches(self, split: str, host: int, hosts: int) -> ForecastBatches:
+        """Open the training sources; `split` is "train", the only one that is sampled."""
+        model = self.config.model
+        return ForecastBatches(
+            self.config.data,
+            context_length=model.context_length,
+            max_output_patches=model.max_output_patches,
+            patch=self.patch,
+            seed=self.config.seed,
+            host=host,
+            hosts=hosts,
+        )
+
+    def weights(self, batch: Batch) -> dict[str, jax.Array]:
+        """Count rows × padded steps, and steps that are observed."""
+        rows = (batch["group"] >= 0).sum(axis=1)
+        return {
+            "loss_padded": (rows * batch["patches"] * self.patch).sum().astype(jnp.float32),
+            "loss_observed": self._counts(batch).sum().astype(jnp.float32),
+        }
+
+    def terms(
+        self, modules: Modules, batch: Batch, key: jax.Array | None, train: bool
+    ) -> dict[str, jax.Array]:
+        """Sum the quantile loss over rows, steps and quantiles (Chronos-2 report, section 3)."""
+        model = modules.model
+        predictions, loc_scale = model(
+            batch["context"],
+            batch["future"],
+            batch["group"],
+            batch["patches"],
+            output_patches=self.config.model.max_output_patches,
+            key=key if train else None,
+        )
+        counts = self._counts(batch)
+        target = model.normalise(jnp.where(counts, batch["target"], 0.0), loc_scale)
+        losses = quantile_loss(predictions, target, counts, self.config.model.quantiles)
+        total = losses.sum()
+        return {"loss_padded": total, "loss_observed": total}
+
+    def predict(self, model: nnx.Module, batch: Batch) -> jax.Array:
+        """Forecast quantiles (P, S, Q, H) in the units of the series, float32."""
+        predictions, loc_scale = model(
+            batch["context"],
+            batch["future"],
+            batch["group"],
+            batch["patches"],
+            output_patches=batch["future"].shape[-1] // self.patch,
+        )
+        return model.unscale(predictions, loc_scale)
+
+    def evaluators(self, split: str) -> Sequence[Any]:
+        """One evaluator for each suite of the config."""
+        model, evals = self.config.model, self.config.evals
+        return [
+            suites.suite(
+                name,
+                split,
+                quantiles=model.quantiles,
+                context_length=model.context_length,
+                max_horizon=self.horizon,
+                patch=self.patch,
+                batch_size=evals.batch_size,
+            )
+            for name in evals.suites
+        ]
+
+    def artefacts(self) -> dict[str, Any]:
+        """Quantile levels, in the order of the model's output."""
+        return {"quantiles": list(self.config.model.quantiles)}
+
+    def _counts(self, batch: Batch) -> jax.Array:
+        """(P, S, H) bool: steps of the drawn horizon that are observed and not known ahead."""
+        drawn = jnp.arange(self.horizon) < batch["patches"][:, None, None] * self.patch
+        return drawn & jnp.isfinite(batch["target"]) & ~jnp.isfinite(batch["future"])

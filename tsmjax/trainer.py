@@ -1,0 +1,326 @@
+"""The training loop. It only sequences; read it from top to bottom.
+
+After each step: log, evaluate, save, in this order, so that a checkpoint carries the scores of its
+own parameters and a resumed run continues with the next batch. Everything random is a function of
+(seed, step), so a resumed run repeats the losses of an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from tsmjax import checkpoint, optim, pretrained, runs, sharding, step
+from tsmjax import state as state_lib
+from tsmjax.checkpoint import Checkpointer
+from tsmjax.config import Config, resolve, steps_of
+from tsmjax.data.pipeline import Pipeline
+from tsmjax.errors import InputError
+from tsmjax.evals.evaluator import evaluate
+from tsmjax.monitor import Monitor, results
+from tsmjax.monitor.logs import run_logs, show
+from tsmjax.nn.functional import Tree
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config | Mapping[str, Any], workdir: str | None = None) -> dict[str, Any]:
+    """Train as `config` says and return what `results.json` holds.
+
+    Args:
+      config: a resolved `Config`, or nested values as a config file gives them.
+      workdir: run folder; it is resumed when it holds a checkpoint. None creates a new one under
+        ``experiments/``.
+
+    Returns:
+      ``{"run", "step", "best_step", "best": {metric: value}, "test": {metric: value}, ...}``.
+
+    Raises:
+      InputError: when the config or the data are wrong; one sentence says what to do.
+    """
+    config = config if isinstance(config, Config) else resolve(config)
+    run = runs.open_run(config, workdir)
+    with run_logs(run):
+        return _train(config, run)
+
+
+def _train(config: Config, run: Path) -> dict[str, Any]:
+    started = time.time()
+    host, hosts = jax.process_index(), jax.process_count()
+
+    # ------------------------------------------------------------------ what to train, how long
+    mesh = sharding.make_mesh(config.mesh)
+    task = config.build_task()
+    batches = task.batches("train", host, hosts)
+    epoch = batches.steps_per_epoch
+    total = steps_of(config.optim.length, "optim.length", epoch)
+    log_every = max(steps_of(config.log.every, "log.every", epoch, total), 1)
+    eval_every = steps_of(config.evals.every, "evals.every", epoch, total)
+    save_every = steps_of(config.checkpoint.every, "checkpoint.every", epoch, total)
+    patience = steps_of(config.evals.patience, "evals.patience", epoch, total)
+    schedule = optim.learning_rate(config.optim, total, epoch)
+    evaluators = task.evaluators("validation") if eval_every else ()
+
+    # ------------------------------------------------------------------ state
+    plan = state_lib.blueprint(task, config.optim)
+    init, abstract, abstract_frozen = state_lib.create(
+        task, plan, config.optim, mesh, config.mesh.replicate_below
+    )
+    rows = state_lib.table(plan, config.optim, abstract, abstract_frozen)
+    show(_parameter_table(rows, state_lib.count(abstract["params"]), plan), run)
+    checkpointer = Checkpointer(run, config.checkpoint, config.evals.mode)
+    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer)
+    state, frozen, facts = start.state, start.frozen, start.facts
+    task.before(frozen)
+    monitor = Monitor(
+        run, config.log, total, batches.rows, start_step=start.step, state=facts.get("monitor")
+    )
+
+    # ------------------------------------------------------------------ compiled functions
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    train_step = jax.jit(
+        step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
+        donate_argnums=0,
+        out_shardings=(places, None),
+    )
+    predict = jax.jit(step.make_predict(task, plan))
+    key = jax.random.key(config.seed)
+
+    def scores_of(split_evaluators: Any, state: Tree) -> dict[str, float]:
+        averaged = config.evals.use_average and state["average"]
+        params = state["average"] if averaged else state["params"]
+
+        def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
+            return _predict_padded(
+                lambda placed: predict(params, state["stats"], frozen, placed), batch, mesh
+            )
+
+        scores: dict[str, float] = {}
+        for evaluator in split_evaluators:
+            scores |= evaluate(evaluator, forward)
+        if scores and config.evals.metric not in scores:
+            raise InputError(
+                f"evals.metric is {config.evals.metric!r}, but the evaluators score "
+                f"{', '.join(sorted(scores)[:8])}."
+            )
+        return scores
+
+    def save(at: int, scores: dict[str, float], final: bool) -> None:
+        meta = {
+            "config": config.to_dict(),
+            "step": at,
+            "final": final,
+            "artefacts": task.artefacts(),
+            "facts": {**facts, "monitor": monitor.state()},
+            "mesh": dict(mesh.shape),
+            **checkpoint.versions(),
+        }
+        checkpointer.save(at, state, meta, scores.get(config.evals.metric))
+
+    # ------------------------------------------------------------------ the loop
+    flight = InFlight(2 if jax.default_backend() != "cpu" else 1, config.optim.max_bad_steps)
+    now, stopped = start.step, ""
+    with Pipeline(
+        batches,
+        start=start.step,
+        stop=total,
+        put=lambda batch: sharding.put_batch(batch, mesh),
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+    ) as feed:
+        for now in range(start.step + 1, total + 1):
+            batch = next(feed)
+            state, metrics = train_step(state, frozen, batch, key)
+            flight.add(now, metrics)
+            last = now == total
+
+            # The metrics of a logged step are fetched after the next step is on the device.
+            monitor.flush()
+            if now % log_every == 0 or last:
+                monitor.step(now, metrics, feed.wait_ms)
+
+            scores: dict[str, float] = {}
+            if evaluators and (now % eval_every == 0 or last):
+                monitor.flush()
+                scores = scores_of(evaluators, state)
+                monitor.scores(now, scores)
+                facts = _update_best(facts, now, scores, config)
+                if patience and now - facts["best"]["step"] >= patience:
+                    stopped = (
+                        f"{config.evals.metric} has not improved for {patience:,} steps "
+                        f"(best at step {facts['best']['step']:,})"
+                    )
+            if last or stopped:
+                state = task.after(state)
+            if last or stopped or scores or (save_every and now % save_every == 0):
+                monitor.flush()
+                save(now, scores, final=bool(last or stopped))
+            if stopped:
+                log.info("Stopping early: %s.", stopped)
+                break
+    flight.drain()
+    checkpointer.wait()
+
+    # ------------------------------------------------------------------ the best, scored once
+    best_step = checkpointer.best or now
+    if best_step != now:
+        state, _ = checkpointer.restore(abstract, best_step)
+    test_evaluators = task.evaluators("test")
+    test = scores_of(test_evaluators, state) if test_evaluators else {}
+    outcome = {
+        "run": str(run),
+        "step": now,
+        "best_step": best_step,
+        "metric": config.evals.metric,
+        "best": facts.get("best", {}).get("scores", {}),
+        "test": test,
+        "parameters": state_lib.count(plan.model_params()),
+        "trained_parameters": state_lib.count(plan.params),
+        "seconds": round(time.time() - started, 1),
+        "stopped_early": stopped or None,
+    }
+    results.write(run, outcome)
+    if config.log.plots:
+        for evaluator in test_evaluators or evaluators:
+            evaluator.plot(run / "plots")
+        monitor.plot(run / "plots")
+    monitor.close()
+    checkpointer.close()
+    runs.link_best(run, config.evals.metric, config.evals.mode)
+    return outcome
+
+
+@dataclasses.dataclass
+class _Start:
+    """Where training begins: state, frozen leaves, step, and facts kept on the host."""
+
+    state: Tree
+    frozen: Tree
+    step: int
+    facts: dict[str, Any]
+
+
+def _start(
+    config: Config,
+    run: Path,
+    plan: state_lib.Blueprint,
+    init: Callable[[jax.Array], tuple[Tree, Tree]],
+    abstract: Tree,
+    abstract_frozen: Tree,
+    checkpointer: Checkpointer,
+) -> _Start:
+    """Own run folder, else `resume_from`, else `init_from`, else fresh parameters."""
+    settings = config.checkpoint
+    if checkpointer.latest is not None:
+        state, meta = checkpointer.restore_latest(abstract)
+        frozen = checkpoint.load_frozen(run, abstract_frozen) or abstract_frozen
+        log.info("Resuming %s after step %s.", run, f"{meta['step']:,}")
+        return _Start(state, frozen, meta["step"], meta["facts"])
+    if settings.resume_from:
+        other, at = checkpoint.find(settings.resume_from, default="latest")
+        source = Checkpointer(other, settings, config.evals.mode)
+        state, meta = source.restore(abstract, at)
+        source.close()
+        frozen = checkpoint.load_frozen(other, abstract_frozen) or abstract_frozen
+        log.info("Continuing %s after step %s in a new run.", other, f"{at:,}")
+        facts = {name: value for name, value in meta["facts"].items() if name != "best"}
+        begin = _Start(state, frozen, at, facts)
+    else:
+        state, frozen = init(jax.random.key(config.seed))
+        if settings.init_from:
+            loaded = pretrained.load(settings.init_from, default="final")
+            chosen, note = pretrained.fit(
+                loaded.params, plan.model_params(), settings.init_skip, loaded.source
+            )
+            state, frozen = state_lib.replace_model(state, frozen, chosen, loaded.stats)
+            log.info("%s.", note)
+        begin = _Start(state, frozen, 0, {})
+    if jax.tree.leaves(begin.frozen):
+        source = settings.init_from or settings.resume_from or f"seed {config.seed}"
+        checkpoint.save_frozen(run, begin.frozen, source)
+    return begin
+
+
+class InFlight:
+    """Bounds the steps in flight and stops a run whose steps are all non-finite.
+
+    Unbounded dispatch piles up batches in device memory, and on a CPU mesh it deadlocks. Only
+    steps that have finished are read, so nothing waits for a value it did not already need.
+    """
+
+    def __init__(self, limit: int, max_bad_steps: int):
+        """Allow `limit` unfinished steps, and `max_bad_steps` non-finite ones in a row."""
+        self._limit = limit
+        self._max_bad = max_bad_steps
+        self._steps: collections.deque[tuple[int, jax.Array]] = collections.deque()
+
+    def add(self, at: int, metrics: dict[str, jax.Array]) -> None:
+        """Register a dispatched step; waits for the oldest one beyond the limit."""
+        self._steps.append((at, metrics["bad_in_row"]))
+        while len(self._steps) > self._limit:
+            self._finish()
+
+    def drain(self) -> None:
+        """Wait for every step."""
+        while self._steps:
+            self._finish()
+
+    def _finish(self) -> None:
+        at, bad_in_row = self._steps.popleft()
+        if float(bad_in_row) >= self._max_bad:
+            raise InputError(
+                f"Training stopped at step {at:,}: the loss or gradient was not finite in "
+                f"{self._max_bad} steps in a row; lower optim.lr, or check the data for huge "
+                "values. The checkpoints hold the last finite state."
+            )
+
+
+def _update_best(
+    facts: dict[str, Any], at: int, scores: dict[str, float], config: Config
+) -> dict[str, Any]:
+    """Remember the best finite score seen so far."""
+    score = scores[config.evals.metric]
+    best = facts.get("best")
+    sign = 1.0 if config.evals.mode == "min" else -1.0
+    better = best is None or sign * score < sign * best["scores"][config.evals.metric]
+    if better and math.isfinite(score):
+        return {**facts, "best": {"step": at, "scores": scores}}
+    return facts if best else {**facts, "best": {"step": at, "scores": scores}}
+
+
+def _predict_padded(
+    forward: Callable[[Any], Any], batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> np.ndarray:
+    """Run `forward` on a host batch of any size: pad to the mesh, place, cut back."""
+    size = next(iter(batch.values())).shape[0]
+    parts = mesh.shape["replica"] * mesh.shape["fsdp"]
+    padded = {
+        name: np.concatenate([array, np.repeat(array[-1:], -size % parts, axis=0)])
+        for name, array in batch.items()
+    }
+    return np.asarray(forward(sharding.put_batch(padded, mesh)))[:size]
+
+
+def _parameter_table(
+    rows: list[tuple[str, ...]], trained: int, plan: state_lib.Blueprint
+) -> Table:
+    """The resolved rules, one row a parameter."""
+    total = state_lib.count(plan.model_params())
+    table = Table(title=f"{total:,} parameters of the model, {trained:,} trained", expand=False)
+    for name in ("parameter", "shape", "sharding", "trained", "decay", "lr ×"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
