@@ -1,0 +1,1 @@
+"""Generators of training series, and the real series that need no download."""
