@@ -149,9 +149,7 @@ def _phase(phase: Phase, length: int, warmup: int) -> optax.Schedule:
         start = phase.lr / 25
         floor = low or start / 1e4
         fall = optax.cosine_decay_schedule(phase.lr, max(length - rise, 1), floor / phase.lr)
-        return optax.join_schedules(
-            [lambda t: phase.lr + (start - phase.lr) * up(t), fall], [rise]
-        )
+        return optax.join_schedules([lambda t: phase.lr + (start - phase.lr) * up(t), fall], [rise])
     if phase.schedule == "exponential" and not phase.final:
         raise InputError("optim.schedule 'exponential' needs optim.final above 0.")
     curve = {

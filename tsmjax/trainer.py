@@ -311,9 +311,7 @@ def _predict_padded(
     return np.asarray(forward(sharding.put_batch(padded, mesh)))[:size]
 
 
-def _parameter_table(
-    rows: list[tuple[str, ...]], trained: int, plan: state_lib.Blueprint
-) -> Table:
+def _parameter_table(rows: list[tuple[str, ...]], trained: int, plan: state_lib.Blueprint) -> Table:
     """The resolved rules, one row a parameter."""
     total = state_lib.count(plan.model_params())
     table = Table(title=f"{total:,} parameters of the model, {trained:,} trained", expand=False)
@@ -322,5 +320,3 @@ def _parameter_table(
     for row in rows:
         table.add_row(*row)
     return table
-
-
