@@ -1,0 +1,86 @@
+"""Scaled dot-product attention, on the fastest kernel that the backend and the shapes allow."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+
+from tsmjax.nn.dropout import dropout
+
+log = logging.getLogger(__name__)
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    scale: float,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Attend from every query to the keys that `mask` allows.
+
+    The softmax is fp32. A row whose keys are all masked attends uniformly, so that it and its
+    gradient stay finite. Dropout acts on the probabilities.
+
+    Args:
+      q: queries (B, Tq, heads, features).
+      k: keys (B, Tk, heads, features).
+      v: values (B, Tk, heads, features).
+      mask: boolean, broadcastable to (B, heads, Tq, Tk); False hides a key.
+      scale: factor on the logits; it has no default because T5-like models use 1, not 1/√features.
+      dropout_rate: probability of dropping an attention weight.
+      key: dropout key; None switches dropout off.
+
+    Returns:
+      (B, Tq, heads, features) in the dtype of `v`.
+
+    Source: Vaswani et al., "Attention Is All You Need" (2017), equation 1.
+    """
+    drops = key is not None and dropout_rate > 0.0
+    if not drops and _cudnn_fits(q, k):
+        return _cudnn(q, k, v, mask, scale)
+    _log_once("XLA", f"{jax.default_backend()}, {q.dtype}")
+    logits = scale * jnp.einsum("bqnh,bknh->bnqk", q, k, preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits, axis=-1).astype(v.dtype), dropout_rate, key)
+    return jnp.einsum("bnqk,bknh->bqnh", weights, v)
+
+
+def _cudnn_fits(q: jax.Array, k: jax.Array) -> bool:
+    """Whether cuDNN's fused kernel takes these shapes, and is worth it (not for tiny groups)."""
+    return (
+        jax.default_backend() == "gpu"
+        and q.dtype in (jnp.bfloat16, jnp.float16)
+        and q.shape[-1] % 8 == 0
+        and q.shape[-1] <= 128
+        and min(q.shape[1], k.shape[1]) >= 64
+    )
+
+
+def _cudnn(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float
+) -> jax.Array:
+    _log_once("cuDNN", f"{jax.default_backend()}, {q.dtype}")
+    (B, Tq), Tk = q.shape[:2], k.shape[1]
+    # The kernel wants even lengths in training and a mask that is full-size in both time axes.
+    pad_q, pad_k = Tq % 2, Tk % 2
+    if mask is None:
+        mask = jnp.ones((1, 1, 1, 1), bool)
+    mask = jnp.broadcast_to(mask, (B, mask.shape[1], Tq, Tk))
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, pad_q), (0, pad_k)))
+    q = jnp.pad(q, ((0, 0), (0, pad_q), (0, 0), (0, 0)))
+    k, v = (jnp.pad(x, ((0, 0), (0, pad_k), (0, 0), (0, 0))) for x in (k, v))
+    y = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, implementation="cudnn")
+    return y[:, :Tq]
+
+
+@functools.cache
+def _log_once(kernel: str, where: str) -> None:
+    log.info("Attention runs on the %s kernel (%s).", kernel, where)

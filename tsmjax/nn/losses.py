@@ -1,0 +1,33 @@
+"""Elementwise losses; whoever calls them decides how to reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def quantile_loss(
+    predictions: jax.Array, target: jax.Array, mask: jax.Array, quantiles: Sequence[float]
+) -> jax.Array:
+    """Quantile (pinball) loss with the factor 2 that makes it the absolute error at the median.
+
+    Args:
+      predictions: (…, Q, H), one row a quantile level.
+      target: (…, H) in the same space; may be NaN where `mask` is 0.
+      mask: (…, H), 1 or True where the loss counts.
+      quantiles: the Q levels.
+
+    Returns:
+      (…, Q, H) fp32, 0 where masked.
+
+    Source: Koenker & Bassett, "Regression Quantiles" (1978), equation 1.1.
+    """
+    mask = mask.astype(jnp.float32)[..., None, :]
+    target = jnp.where(mask > 0, target.astype(jnp.float32)[..., None, :], 0.0)
+    levels = jnp.asarray(quantiles, jnp.float32)[:, None]
+    levels = levels.reshape((1,) * (predictions.ndim - 2) + levels.shape)
+    predictions = predictions.astype(jnp.float32)
+    above = (target <= predictions).astype(jnp.float32)
+    return 2.0 * jnp.abs((target - predictions) * (above - levels)) * mask
