@@ -1,0 +1,85 @@
+"""What the trainer asks of an evaluator, and the one function that runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tsmjax.monitor.logs import console
+
+Batch = dict[str, np.ndarray]
+Sums = dict[str, np.ndarray]
+Predict = Callable[[Batch], np.ndarray]
+
+_PATIENCE = 3.0  # seconds after which an evaluation counts as long and shows a progress bar
+
+
+class Evaluator(Protocol):
+    """Scores one suite of data; owns the data and how they are batched.
+
+    Attributes:
+      name: prefix of every score.
+    """
+
+    name: str
+
+    def batches(self, host: int, hosts: int) -> Sequence[Batch]:
+        """Return this host's batches.
+
+        Every host has the same number of batches, the n-th of them with the same shapes on every
+        host: predictions are collective. Where rows run out, batches are padded with rows of
+        weight zero.
+        """
+        ...
+
+    def sums(self, predict: Predict, batch: Batch) -> Sums:
+        """Score one batch: float64 arrays that may be added over batches and hosts."""
+        ...
+
+    def scores(self, sums: Sums) -> dict[str, float]:
+        """Turn total sums into ``{"suite/metric": value}``."""
+        ...
+
+    def plot(self, folder: str | Path) -> list[Path]:
+        """Draw examples of the last evaluation into `folder` and return the files; may be none."""
+        ...
+
+
+def evaluate(
+    evaluator: Evaluator,
+    predict: Predict,
+    host: int = 0,
+    hosts: int = 1,
+    reduce: Callable[[Sums], Sums] | None = None,
+) -> dict[str, float]:
+    """Run `predict` over all batches of `evaluator` and return its scores.
+
+    Args:
+      evaluator: what to score.
+      predict: host batch → host array, with the parameters already bound.
+      host: index of this process.
+      hosts: number of processes.
+      reduce: adds sums over processes; needed when `hosts` > 1.
+    """
+    batches = evaluator.batches(host, hosts)
+    total: Sums = {}
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=host != 0 or not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task(f"evaluating {evaluator.name}", total=len(batches), visible=False)
+        for batch in batches:
+            for name, value in evaluator.sums(predict, batch).items():
+                total[name] = total[name] + value if name in total else value
+            progress.update(bar, advance=1, visible=time.monotonic() - started > _PATIENCE)
+    return evaluator.scores(reduce(total) if reduce else total)

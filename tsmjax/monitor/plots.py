@@ -1,0 +1,181 @@
+"""Plots of a run: example forecasts and the loss curve; Matplotlib is imported when needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
+_FORECAST, _LOSS = "#1f77b4", "#d1495b"
+_HISTORY_SHOWN = 4  # horizons of history in a panel
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One forecast to draw.
+
+    Attributes:
+      title: heading of the panel.
+      history: (T,) values before the forecast; NaN leaves a gap.
+      truth: (H,) what happened; NaN where unknown, or None.
+      levels: (Q,) ascending quantile levels.
+      quantiles: (Q, H) forecast.
+    """
+
+    title: str
+    history: np.ndarray
+    truth: np.ndarray | None
+    levels: Sequence[float]
+    quantiles: np.ndarray
+
+
+def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Path:
+    """Draw forecasts as nested quantile bands around the median, one panel each, into a PNG."""
+    columns = min(len(panels), 3) if len(panels) != 4 else 2
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(5.2 * columns, 3.0 * rows + 0.5 * bool(title) + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_panel(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
+    )
+    if title:
+        figure.suptitle(title, fontsize=13, color=_INK)
+    return _save(figure, path)
+
+
+def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
+    """Draw loss, its running average and the learning rate over steps into a PNG.
+
+    Args:
+      rows: rows of `metrics.jsonl`; those without a loss (scores, a skipped step) leave a gap.
+      path: the file to write.
+
+    Returns:
+      `path`, or None when no row has a loss.
+    """
+    rows = [row for row in rows if "loss" in row]
+    if not rows:
+        return None
+    steps = np.array([row["step"] for row in rows])
+    loss, average, rate = (_column(rows, name) for name in ("loss", "loss_ema", "learning_rate"))
+    figure = _figure(8.0, 4.2)
+    axes = figure.subplots()
+    _style(axes)
+    marker = "o" if len(rows) < 3 else None
+    axes.plot(steps, loss, color=_LOSS, alpha=0.35, linewidth=1.0, marker=marker, label="loss")
+    axes.plot(steps, average, color=_LOSS, linewidth=2.0, label="running average")
+    finite = loss[np.isfinite(loss)]
+    if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    handles, labels = axes.get_legend_handles_labels()
+    if np.isfinite(rate).any():
+        right = axes.twinx()
+        right.plot(steps, rate, color=_MUTED, linewidth=1.2, linestyle="--", label="learning rate")
+        right.set_ylabel("learning rate", color=_MUTED)
+        right.set_ylim(bottom=0)
+        right.tick_params(colors=_MUTED, labelsize=8, length=0)
+        right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        right.yaxis.get_offset_text().set(size=8, color=_MUTED)
+        right.spines[:].set_visible(False)
+        extra, names = right.get_legend_handles_labels()
+        handles, labels = handles + extra, labels + names
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9
+    )
+    return _save(figure, path)
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    horizon = panel.quantiles.shape[-1]
+    history = panel.history[-max(_HISTORY_SHOWN * horizon, 24) :]
+    past = np.arange(1 - len(history), 1)
+    future = np.arange(1, horizon + 1)
+    _style(axes)
+    axes.plot(past, history, color=_INK, linewidth=1.1, label="history")
+
+    # The forecast is drawn from the last observed value, so that bands grow out of the history.
+    joined = len(history) > 0 and np.isfinite(history[-1])
+    steps = np.concatenate([[0], future]) if joined else future
+
+    def curve(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([history[-1:], values]) if joined else values
+
+    levels = np.asarray(panel.levels, np.float64)
+    pairs = [(low, _opposite(levels, low)) for low in range(len(levels)) if levels[low] < 0.49]
+    pairs = [(low, high) for low, high in pairs if high is not None]
+    # Two or three nested bands read better than ten.
+    chosen = pairs[:: max(1, math.ceil(len(pairs) / 3))]
+    for shade, (low, high) in enumerate(chosen):
+        axes.fill_between(
+            steps,
+            curve(panel.quantiles[low]),
+            curve(panel.quantiles[high]),
+            color=_FORECAST,
+            alpha=0.16 + 0.10 * shade,
+            linewidth=0,
+            label=f"{levels[low] * 100:.0f}–{levels[high] * 100:.0f} %",
+        )
+    median = int(np.argmin(np.abs(levels - 0.5)))
+    axes.plot(steps, curve(panel.quantiles[median]), color=_FORECAST, linewidth=1.8, label="median")
+    if panel.truth is not None:
+        axes.plot(
+            steps, curve(panel.truth), color=_INK, linewidth=1.1, linestyle=":", label="truth"
+        )
+    axes.axvline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_title(panel.title, fontsize=10, color=_INK, loc="left")
+    axes.margins(x=0.01)
+
+
+def _opposite(levels: np.ndarray, low: int) -> int | None:
+    """Index of the level 1 − levels[low], or None."""
+    matches = np.flatnonzero(np.abs(levels - (1 - levels[low])) < 1e-6)
+    return int(matches[0]) if len(matches) else None
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    values = [row.get(name) for row in rows]
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # A Figure of its own canvas, not pyplot: no global state, no window, no backend to choose.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_MUTED)
+    axes.tick_params(colors=_INK, labelsize=8, length=0)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    figure.savefig(beside, dpi=150)
+    beside.replace(path)
+    return path
