@@ -9,11 +9,11 @@ os.environ["XLA_FLAGS"] = (
 # XLA's thread pool follows the core count; a sharded step on a small machine then deadlocks.
 os.environ["NPROC"] = "32"
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
+import jax
+import pytest
+from absl import flags
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain reads absl flags in the parent when it starts worker processes.

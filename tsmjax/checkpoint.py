@@ -57,6 +57,11 @@ class CheckpointConfig:
     init_from: str = ""
     init_skip: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        """Check what the final evaluation relies on: the best checkpoint still exists."""
+        if self.keep_latest < 1 or self.keep_best < 1:
+            raise InputError("checkpoint.keep_latest and checkpoint.keep_best must be at least 1.")
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:

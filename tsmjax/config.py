@@ -177,9 +177,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     elif hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    elif isinstance(hint, type) and isinstance(value, hint):
-        if not (hint is int and isinstance(value, bool)):
-            return value
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint, type(value)) != (int, bool):
+        return value
     expected = hint.__name__ if isinstance(hint, type) and not arguments else str(hint)
     raise InputError(f"The config field {where} is {value!r}, but must be of type {expected}.")
 

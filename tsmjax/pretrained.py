@@ -97,7 +97,7 @@ def from_pretrained(path: str, default: str = "best") -> Pretrained:
     loaded = load(path, default)
     resolved = config.resolve(loaded.config)
     task = resolved.build_task()
-    graph, params, stats = functional.abstract(lambda rngs: task.build(rngs).model)
+    graph, params, _ = functional.abstract(lambda rngs: task.build(rngs).model)
     chosen, _ = fit(loaded.params, params, (), loaded.source)
     model = functional.merge(
         graph,

@@ -1,4 +1,4 @@
-"""Run folders: ``experiments/<model>/<name>/run_<UTC time>/`` and the `best_run` link beside them."""
+"""Run folders, ``experiments/<model>/<name>/run_<UTC time>/``, and the `best_run` link."""
 
 from __future__ import annotations
 

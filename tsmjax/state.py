@@ -8,7 +8,9 @@ frozen modules and those leaves of the trained modules that rules freeze, in the
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -158,17 +160,22 @@ def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[
 def table(
     plan: Blueprint, config: optim.OptimConfig, state: Tree, frozen: Tree
 ) -> list[tuple[str, ...]]:
-    """Rows (path, shape, spec, trained?, weight decay, learning rate ×) of every parameter."""
+    """Resolved rules as rows (path, tensors, shape, sharding, trained, decay, learning rate ×).
+
+    Layers whose rows agree share one, with ``*`` for their number.
+    """
     group = optim.groups(config, plan.params)
     decay, scale = flatten(group.decay), flatten(group.lr_scale)
-    rows = []
+    rows: collections.Counter[tuple[str, ...]] = collections.Counter()
     for trained, tree in ((True, state["params"]), (False, frozen["params"])):
         for path, leaf in flatten(tree).items():
-            shape = "×".join(map(str, leaf.shape)) or "scalar"
-            spec = ", ".join(str(axis or "·") for axis in leaf.sharding.spec) or "replicated"
+            shape = " × ".join(map(str, leaf.shape)) or "scalar"
+            axes = [str(axis or "·") for axis in leaf.sharding.spec]
+            spec = ", ".join(axes) if any(leaf.sharding.spec) else "replicated"
             rates = (f"{decay[path]:g}", f"{scale[path]:g}") if trained else ("", "")
-            rows.append((path, shape, spec, "yes" if trained else "frozen", *rates))
-    return rows
+            name = re.sub(r"/\d+/", "/*/", path)
+            rows[name, shape, spec, "yes" if trained else "frozen", *rates] += 1
+    return [(row[0], str(tensors), *row[1:]) for row, tensors in rows.items()]
 
 
 def count(tree: Tree) -> int:

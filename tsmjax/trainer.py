@@ -70,6 +70,12 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     patience = steps_of(config.evals.patience, "evals.patience", epoch, total)
     schedule = optim.learning_rate(config.optim, total, epoch)
     evaluators = task.evaluators("validation") if eval_every else ()
+    suites = [evaluator.name for evaluator in evaluators]
+    if suites and config.evals.metric.rpartition("/")[0] not in suites:
+        raise InputError(
+            f"evals.metric is {config.evals.metric!r}, but the evaluators are "
+            f"{', '.join(suites)}; name one of their scores, such as {suites[0]}/METRIC."
+        )
 
     # ------------------------------------------------------------------ state
     plan = state_lib.blueprint(task, config.optim)
@@ -83,7 +89,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
-        run, config.log, total, batches.rows, start_step=start.step, state=facts.get("monitor")
+        run, total, batches.rows, start.step, facts.get("monitor"), config.log.tensorboard
     )
 
     # ------------------------------------------------------------------ compiled functions
@@ -128,30 +134,31 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         checkpointer.save(at, state, meta, scores.get(config.evals.metric))
 
     # ------------------------------------------------------------------ the loop
-    flight = InFlight(2 if jax.default_backend() != "cpu" else 1, config.optim.max_bad_steps)
-    now, stopped = start.step, ""
+    flight = InFlight(
+        limit=1 if jax.default_backend() == "cpu" else 2,
+        max_bad_steps=config.optim.max_bad_steps,
+        logged=lambda at: at % log_every == 0 or at == total,
+        report=monitor.step,
+    )
+    now, stopped = start.step, facts.get("stopped", "")
     with Pipeline(
         batches,
         start=start.step,
-        stop=total,
+        stop=start.step if stopped else total,
         put=lambda batch: sharding.put_batch(batch, mesh),
         workers=config.data.workers,
         prefetch=config.data.prefetch,
     ) as feed:
-        for now in range(start.step + 1, total + 1):
-            batch = next(feed)
+        for now, batch in enumerate(feed, start.step + 1):
             state, metrics = train_step(state, frozen, batch, key)
-            flight.add(now, metrics)
+            flight.add(now, metrics, feed.wait_ms)
+
             last = now == total
-
-            # The metrics of a logged step are fetched after the next step is on the device.
-            monitor.flush()
-            if now % log_every == 0 or last:
-                monitor.step(now, metrics, feed.wait_ms)
-
+            if last:
+                state = task.after(state)
             scores: dict[str, float] = {}
             if evaluators and (now % eval_every == 0 or last):
-                monitor.flush()
+                flight.drain()
                 scores = scores_of(evaluators, state)
                 monitor.scores(now, scores)
                 facts = _update_best(facts, now, scores, config)
@@ -160,15 +167,13 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                         f"{config.evals.metric} has not improved for {patience:,} steps "
                         f"(best at step {facts['best']['step']:,})"
                     )
-            if last or stopped:
-                state = task.after(state)
+                    facts = {**facts, "stopped": stopped}
             if last or stopped or scores or (save_every and now % save_every == 0):
-                monitor.flush()
+                flight.drain()
                 save(now, scores, final=bool(last or stopped))
             if stopped:
                 log.info("Stopping early: %s.", stopped)
                 break
-    flight.drain()
     checkpointer.wait()
 
     # ------------------------------------------------------------------ the best, scored once
@@ -233,7 +238,7 @@ def _start(
         source.close()
         frozen = checkpoint.load_frozen(other, abstract_frozen) or abstract_frozen
         log.info("Continuing %s after step %s in a new run.", other, f"{at:,}")
-        facts = {name: value for name, value in meta["facts"].items() if name != "best"}
+        facts = {"monitor": meta["facts"]["monitor"]}
         begin = _Start(state, frozen, at, facts)
     else:
         state, frozen = init(jax.random.key(config.seed))
@@ -252,21 +257,36 @@ def _start(
 
 
 class InFlight:
-    """Bounds the steps in flight and stops a run whose steps are all non-finite.
+    """Bounds the steps in flight, reports logged ones, and stops a run that is not finite.
 
-    Unbounded dispatch piles up batches in device memory, and on a CPU mesh it deadlocks. Only
-    steps that have finished are read, so nothing waits for a value it did not already need.
+    Unbounded dispatch piles up batches in device memory, and on a CPU mesh it deadlocks. Metrics
+    are read only of steps that left the queue, while the device works on the next one.
     """
 
-    def __init__(self, limit: int, max_bad_steps: int):
-        """Allow `limit` unfinished steps, and `max_bad_steps` non-finite ones in a row."""
-        self._limit = limit
-        self._max_bad = max_bad_steps
-        self._steps: collections.deque[tuple[int, jax.Array]] = collections.deque()
+    def __init__(
+        self,
+        limit: int,
+        max_bad_steps: int,
+        logged: Callable[[int], bool],
+        report: Callable[[int, dict[str, float], float], None],
+    ):
+        """Configure the queue.
 
-    def add(self, at: int, metrics: dict[str, jax.Array]) -> None:
+        Args:
+          limit: number of unfinished steps allowed.
+          max_bad_steps: number of consecutive non-finite steps allowed.
+          logged: whether a step is reported.
+          report: called with (step, metrics on the host, milliseconds waited for data).
+        """
+        self._limit, self._max_bad = limit, max_bad_steps
+        self._logged, self._report = logged, report
+        self._steps: collections.deque[tuple[int, dict[str, jax.Array], float]] = (
+            collections.deque()
+        )
+
+    def add(self, at: int, metrics: dict[str, jax.Array], wait_ms: float) -> None:
         """Register a dispatched step; waits for the oldest one beyond the limit."""
-        self._steps.append((at, metrics["bad_in_row"]))
+        self._steps.append((at, metrics, wait_ms))
         while len(self._steps) > self._limit:
             self._finish()
 
@@ -276,8 +296,11 @@ class InFlight:
             self._finish()
 
     def _finish(self) -> None:
-        at, bad_in_row = self._steps.popleft()
-        if float(bad_in_row) >= self._max_bad:
+        at, metrics, wait_ms = self._steps.popleft()
+        if self._logged(at):
+            host = jax.device_get(metrics)
+            self._report(at, {name: float(value) for name, value in host.items()}, wait_ms)
+        if float(metrics["bad_in_row"]) >= self._max_bad:
             raise InputError(
                 f"Training stopped at step {at:,}: the loss or gradient was not finite in "
                 f"{self._max_bad} steps in a row; lower optim.lr, or check the data for huge "
@@ -315,7 +338,7 @@ def _parameter_table(rows: list[tuple[str, ...]], trained: int, plan: state_lib.
     """The resolved rules, one row a parameter."""
     total = state_lib.count(plan.model_params())
     table = Table(title=f"{total:,} parameters of the model, {trained:,} trained", expand=False)
-    for name in ("parameter", "shape", "sharding", "trained", "decay", "lr ×"):
+    for name in ("parameter", "tensors", "shape", "sharding", "trained", "decay", "lr ×"):
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)

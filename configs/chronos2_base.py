@@ -1,0 +1,82 @@
+"""Chronos-2 base (120M), stage 1: context 2048, up to 64 steps ahead, 200K steps.
+
+    python -m tsmjax.main --config=configs/chronos2_base.py:/data/corpus
+
+The corpus folder holds two Arrow data sets, `tsmixup` and `kernel_synth`, drawn 9 : 1. Without one,
+both are generated into the cache folder at first use (far smaller than a real corpus).
+"""
+
+from ml_collections import ConfigDict
+
+from tsmjax.models.chronos2 import PRESETS
+
+
+def sources(corpus: str) -> tuple:
+    """Mixture of the Chronos recipe over `corpus`, or over embedded series when it is empty."""
+    prefix = f"{corpus}/" if corpus else "embedded:"
+    suffix = "" if corpus else "?length=2112"
+    return (
+        {"path": f"{prefix}tsmixup{suffix}", "weight": 0.9},
+        {"path": f"{prefix}kernel_synth{suffix}", "weight": 0.1},
+    )
+
+
+def get_config(corpus: str = "") -> ConfigDict:
+    """Return the config; `corpus` is the folder of the training data."""
+    return ConfigDict(
+        {
+            "name": "base",
+            "seed": 42,
+            "model": {
+                "family": "chronos2",
+                **PRESETS["base"],
+                "context_length": 2048,
+                "max_output_patches": 4,
+                "time_encoding_scale": 8192,
+                "dropout_rate": 0.1,
+                "scan_layers": True,
+                "remat": "dots",
+            },
+            "task": {"kind": "forecast", "reduction": "padded"},
+            # 12 series on each of 64 GPUs.
+            "data": {
+                "sources": sources(corpus),
+                "batch_size": 768,
+                "slots": 1,
+                "min_past": 60,
+                "min_future": 64,
+                "random_horizon": True,
+                "workers": 0,
+                "prefetch": 2,
+                "holdout": 0,
+                "max_series": 0,
+            },
+            "optim": {
+                "length": "200_000 steps",
+                "lr": 1e-4,
+                "schedule": "cosine",
+                "warmup": "1%",
+                "weight_decay": 0.01,
+                "clip": 1.0,
+                "accumulate": 1,
+                "average": 0.0,
+                "precision": "bfloat16",
+            },
+            "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
+            "checkpoint": {
+                "every": "10_000 steps",
+                "keep_latest": 2,
+                "keep_best": 3,
+                "resume_from": "",
+                "init_from": "",
+            },
+            "evals": {
+                "every": "10_000 steps",
+                "suites": ("embedded",),
+                "metric": "embedded/wql",
+                "batch_size": 64,
+                "patience": "0 steps",
+            },
+            "log": {"every": "100 steps"},
+        }
+    )
