@@ -22,7 +22,7 @@ class EvalsConfig:
       batch_size: series in one forward pass, on each host.
       use_average: score the running average of the parameters when there is one.
       horizon: steps to forecast for suites that are folders; 0 for the model's longest.
-      season_length: steps of one season for suites that are folders.
+      season_length: steps of one season for suites that are folders; 0 reads their column `freq`.
     """
 
     every: Duration = "1000 steps"
@@ -33,10 +33,10 @@ class EvalsConfig:
     batch_size: int = 256
     use_average: bool = True
     horizon: int = 0
-    season_length: int = 1
+    season_length: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("horizon", 0), ("season_length", 1)):
+        for name, least in (("batch_size", 1), ("horizon", 0), ("season_length", 0)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"The config field evals.{name} is {getattr(self, name)}, "
