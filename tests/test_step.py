@@ -62,7 +62,7 @@ def values(tree):
 def test_loss_falls_and_the_step_compiles_once(rows):
     trainer = Trainer(rows)
     history = trainer.run(20)
-    assert history[-1]["cross_entropy"] < 0.5 * history[0]["cross_entropy"]
+    assert history[-1]["cross_entropy"] < 0.6 * history[0]["cross_entropy"]
     assert trainer.step._cache_size() == 1
 
 

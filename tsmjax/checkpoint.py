@@ -34,7 +34,10 @@ from tsmjax.errors import InputError
 from tsmjax.nn.functional import Tree, flatten
 
 log = logging.getLogger(__name__)
-SELECTORS = ("best", "final", "latest")
+# A save between evaluations has no score, which is how it should be.
+logging.getLogger("absl").addFilter(
+    lambda record: "did not provide metrics" not in record.getMessage()
+)
 
 
 @dataclasses.dataclass(frozen=True)

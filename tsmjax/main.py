@@ -17,7 +17,10 @@ from ml_collections import config_flags
 from tsmjax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Python file with get_config(); ':VARIANT' behind it is passed on.", True
+    "config",
+    None,
+    "Python file with get_config(); what follows ':' is its argument.",
+    lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder; resumed when it holds a checkpoint. Default: a new one."

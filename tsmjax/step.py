@@ -99,7 +99,7 @@ def make_train_step(
         loss, means, stats, grads = gradients(
             params, state["stats"], frozen, batch, weights, term_key
         )
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         if config.clip:
             # The small constant is PyTorch's, so that both clip by the same factor.
             factor = jnp.minimum(1.0, config.clip / (grad_norm + 1e-6))

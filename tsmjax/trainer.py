@@ -89,7 +89,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
-        run, total, batches.rows, start.step, facts.get("monitor"), config.log.tensorboard
+        run, config.log, total, batches.rows, start_step=start.step, state=facts.get("monitor")
     )
 
     # ------------------------------------------------------------------ compiled functions
@@ -141,39 +141,39 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         report=monitor.step,
     )
     now, stopped = start.step, facts.get("stopped", "")
-    with Pipeline(
+    feed = Pipeline(
         batches,
-        start=start.step,
-        stop=start.step if stopped else total,
         put=lambda batch: sharding.put_batch(batch, mesh),
+        step=start.step,
         workers=config.data.workers,
         prefetch=config.data.prefetch,
-    ) as feed:
-        for now, batch in enumerate(feed, start.step + 1):
-            state, metrics = train_step(state, frozen, batch, key)
-            flight.add(now, metrics, feed.wait_ms)
+    )
+    for now in range(start.step + 1, (start.step if stopped else total) + 1):
+        batch = next(feed)
+        state, metrics = train_step(state, frozen, batch, key)
+        flight.add(now, metrics, feed.wait_ms)
 
-            last = now == total
-            if last:
-                state = task.after(state)
-            scores: dict[str, float] = {}
-            if evaluators and (now % eval_every == 0 or last):
-                flight.drain()
-                scores = scores_of(evaluators, state)
-                monitor.scores(now, scores)
-                facts = _update_best(facts, now, scores, config)
-                if patience and now - facts["best"]["step"] >= patience:
-                    stopped = (
-                        f"{config.evals.metric} has not improved for {patience:,} steps "
-                        f"(best at step {facts['best']['step']:,})"
-                    )
-                    facts = {**facts, "stopped": stopped}
-            if last or stopped or scores or (save_every and now % save_every == 0):
-                flight.drain()
-                save(now, scores, final=bool(last or stopped))
-            if stopped:
-                log.info("Stopping early: %s.", stopped)
-                break
+        last = now == total
+        if last:
+            state = task.after(state)
+        scores: dict[str, float] = {}
+        if evaluators and (now % eval_every == 0 or last):
+            flight.drain()
+            scores = scores_of(evaluators, state)
+            monitor.scores(now, scores)
+            facts = _update_best(facts, now, scores, config)
+            if patience and now - facts["best"]["step"] >= patience:
+                stopped = (
+                    f"{config.evals.metric} has not improved for {patience:,} steps "
+                    f"(best at step {facts['best']['step']:,})"
+                )
+                facts = {**facts, "stopped": stopped}
+        if last or stopped or scores or (save_every and now % save_every == 0):
+            flight.drain()
+            save(now, scores, final=bool(last or stopped))
+        if stopped:
+            log.info("Stopping early: %s.", stopped)
+            break
     checkpointer.wait()
 
     # ------------------------------------------------------------------ the best, scored once

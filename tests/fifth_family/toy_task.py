@@ -115,8 +115,10 @@ class Accuracy:
     def batches(self, host, hosts):
         x = np.load(Path(self.data.path) / "rows.npy")
         y = np.load(Path(self.data.path) / "labels.npy")
-        for start in range(0, len(x), 32):
-            yield {"x": x[start : start + 32], "y": y[start : start + 32]}
+        return [
+            {"x": x[start : start + 32], "y": y[start : start + 32]}
+            for start in range(0, len(x), 32)
+        ]
 
     def sums(self, predict, batch):
         guess = predict(batch).argmax(-1)

@@ -85,8 +85,7 @@ def _plain(state: nnx.State) -> Tree:
 
 
 def _nnx_state(tree: Tree, kind: type[nnx.Variable]) -> nnx.State:
-    flat = {
-        tuple(int(part) if part.isdigit() else part for part in path.split("/")): kind(leaf)
+    return nnx.from_flat_state(
+        (tuple(int(part) if part.isdigit() else part for part in path.split("/")), kind(leaf))
         for path, leaf in flatten(tree).items()
-    }
-    return nnx.State.from_flat_path(flat)
+    )

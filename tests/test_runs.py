@@ -1,0 +1,63 @@
+"""Run folders and the best_run link."""
+
+import json
+
+import pytest
+import toy
+
+from tsmjax import runs
+from tsmjax.config import resolve
+from tsmjax.errors import InputError
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    toy.install(tmp_path)
+    toy.write_rows(tmp_path / "rows")
+    monkeypatch.chdir(tmp_path)
+    return resolve(toy.config(tmp_path / "rows"))
+
+
+def finish(run, score):
+    (run / "results.json").write_text(json.dumps({"best": {"m": score}}))
+
+
+def test_each_run_has_a_folder_of_its_own(config):
+    first, second = runs.open_run(config, None), runs.open_run(config, None)
+    assert first != second
+    assert first.parent.as_posix() == "experiments/toy_family/toy"
+    saved = json.loads((first / "config.json").read_text())
+    assert resolve(saved) == config
+
+
+def test_a_file_is_no_workdir(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        runs.open_run(config, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("scores", "mode", "winner"),
+    [
+        ([0.5, 0.3, 0.4], "min", 1),
+        ([0.5, 0.3, 0.4], "max", 0),
+        ([0.5, 0.3, 0.3], "min", 1),
+        ([float("nan"), 0.9, None], "min", 1),
+    ],
+)
+def test_best_run(tmp_path, scores, mode, winner):
+    folders = [tmp_path / f"run_{i}" for i in range(len(scores))]
+    for folder, score in zip(folders, scores, strict=True):
+        folder.mkdir()
+        if score is not None:
+            finish(folder, score)
+    (tmp_path / "run_failed").mkdir()
+    (tmp_path / "run_failed" / "results.json").write_text("{")
+    assert runs.link_best(folders[0], "m", mode) == folders[winner]
+    assert (tmp_path / "best_run").resolve() == folders[winner].resolve()
+
+
+def test_no_score_no_link(tmp_path):
+    (tmp_path / "run_1").mkdir()
+    assert runs.link_best(tmp_path / "run_1", "m", "min") is None
+    assert not (tmp_path / "best_run").exists()
