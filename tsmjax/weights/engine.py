@@ -1,0 +1,372 @@
+"""The engine behind every weight table.
+
+A family's table is a module of this package, named like the family, and holds data:
+
+- ``RULES``: (source key, target path, transform) triples. ``{i}`` stands for a layer number; the
+  target ``blocks/{i}/x`` also covers the stacked leaf ``blocks/x`` with its leading layer axis.
+- ``TASK``: the task kind that the weights were made for.
+- ``matches(hf)``: whether a config.json is of this family.
+- ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
+
+The rules expand to a one-to-one plan between the tensors of a file and the (slices of) parameters
+of a model; whatever does not fit on either side is an error that lists the names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+import tsmjax.weights
+from tsmjax.config import build, find_module
+from tsmjax.errors import InputError, closest
+from tsmjax.nn.functional import Tree, abstract, flatten, unflatten
+from tsmjax.weights import hub, lora
+
+FORMAT = 1  # of the `tsmjax` key in config.json
+TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each is its own inverse
+    "": lambda x: x,
+    "T": np.transpose,  # torch linears are (out, in), our kernels (in, out)
+}
+_TOOLS = ("engine", "hub", "lora")  # modules of this package that are no tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """Weights read from a Hugging Face folder.
+
+    Attributes:
+      family: name of the model family.
+      config_values: values of the family's `Config`.
+      params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
+      source: where they came from, with a digest of the weight files.
+    """
+
+    family: str
+    config_values: dict[str, Any]
+    params: Tree
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slot:
+    """Where a tensor of a file belongs in a parameter tree."""
+
+    path: str
+    layer: int | None  # index into the leading axis of a stacked leaf
+    shape: tuple[int, ...]  # as stored in the file
+    transform: str
+
+
+def read(
+    path: str | Path,
+    family: str | None = None,
+    model_overrides: Mapping[str, Any] | None = None,
+    base: str | Path | None = None,
+) -> Imported:
+    """Read a Hugging Face folder, hub id or LoRA adapter folder.
+
+    Args:
+      path: folder with config.json and safetensors (one file, or shards with their index), folder
+        with a PEFT LoRA adapter, which is merged into its base model, or the hub id of either.
+      family: the expected family; None finds it from config.json.
+      model_overrides: `Config` values that replace those of the folder.
+      base: base model of an adapter; None takes the one that the adapter names.
+
+    Raises:
+      InputError: when the path, the config or a tensor does not fit.
+    """
+    folder = hub.resolve(path)
+    adapter = None
+    if (folder / lora.CONFIG).exists():
+        adapter = lora.load(folder)
+        weights = hub.resolve(base or adapter.base)
+    elif base is not None:
+        raise InputError(f"A base model was given, but {path} holds no {lora.CONFIG}.")
+    else:
+        weights = folder
+    hf = _read_json(weights / "config.json")
+    family = _family(hf, family, str(weights))
+    table = _table(family)
+    values = {**table.to_config(hf), **(model_overrides or {})}
+    files = _files(weights)
+    params = _fill(files, _parameters(family, values), table, adapter, str(weights))
+    digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
+    return Imported(family, values, params, f"{path} (sha256 {digest})")
+
+
+def write(folder: str | Path, family: str, config_values: Mapping[str, Any], params: Tree) -> None:
+    """Write a Hugging Face folder: config.json and model.safetensors.
+
+    Args:
+      folder: a folder that does not exist yet, or is empty; it appears when it is complete.
+      family: name of the model family.
+      config_values: values of the family's `Config`.
+      params: nested dict of the model's parameters, in the layout of the config.
+
+    Raises:
+      InputError: when the folder is taken or the parameters do not fit the config.
+    """
+    folder, table = Path(folder), _table(family)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another target folder.")
+    stored = tensors(family, config_values, params)
+    config = {
+        **table.from_config(config_values),
+        "tsmjax": {"family": family, "task": task(family), "format": FORMAT},
+    }
+    beside = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(stored, beside / "model.safetensors", metadata={"format": "pt"})
+    if folder.exists():
+        folder.rmdir()
+    beside.rename(folder)
+
+
+def tensors(family: str, config_values: Mapping[str, Any], params: Tree) -> dict[str, np.ndarray]:
+    """Name and lay out a parameter tree (or its gradient) like the reference implementation.
+
+    Args:
+      family: name of the model family.
+      config_values: values of the family's `Config`.
+      params: nested dict of the model's parameters, in the layout of the config.
+
+    Raises:
+      InputError: when the parameters do not fit the config.
+    """
+    expected, found = _parameters(family, config_values), flatten(params)
+    _refuse_difference(
+        {path: tuple(leaf.shape) for path, leaf in expected.items()},
+        {path: tuple(leaf.shape) for path, leaf in found.items()},
+        "The parameter tree",
+    )
+    stored = {}
+    for name, slot in _plan(_table(family), expected).items():
+        leaf = found[slot.path] if slot.layer is None else found[slot.path][slot.layer]
+        stored[name] = np.ascontiguousarray(TRANSFORMS[slot.transform](np.asarray(leaf)))
+    return stored
+
+
+def task(family: str) -> str:
+    """Return the kind of task that a family's published weights were trained for."""
+    return _table(family).TASK
+
+
+def identify(hf: Mapping[str, Any]) -> str:
+    """Return the one family whose table recognises a config.json.
+
+    Raises:
+      InputError: when none does, or several do.
+    """
+    found = [family for family in _families() if _table(family).matches(hf)]
+    if len(found) == 1:
+        return found[0]
+    what = f"model_type {hf.get('model_type')!r}, architectures {hf.get('architectures')!r}"
+    if found:
+        raise InputError(f"A config.json ({what}) fits several families: {', '.join(found)}.")
+    raise InputError(
+        f"A config.json ({what}) is of no known family; known are {', '.join(_families())}."
+    )
+
+
+def relayout(tree: Tree, target: Tree) -> Tree:
+    """Stack or unstack the layers of `tree` so that it has the layout of `target`.
+
+    Args:
+      tree: nested dict of parameters, with layers either as ``blocks/0/…`` or stacked in
+        ``blocks/…`` with a leading layer axis.
+      target: nested dict of the wanted layout; only its paths matter.
+
+    Raises:
+      InputError: when the two differ in more than the layout.
+    """
+    source, wanted = flatten(tree), flatten(target)
+    members: dict[str, dict[int, str]] = {}
+    for path in source:
+        if split := _layer(path):
+            members.setdefault(split[0], {})[split[1]] = path
+    flat, used, slices = {}, set(), dict.fromkeys(source, 0)
+    for path in wanted:
+        split = _layer(path)
+        if path in source:
+            flat[path] = source[path]
+            used.add(path)
+        elif split and split[0] in source and split[1] < len(source[split[0]]):
+            flat[path] = source[split[0]][split[1]]
+            slices[split[0]] += 1
+            if slices[split[0]] == len(source[split[0]]):
+                used.add(split[0])
+        elif path in members:
+            layers = [members[path][layer] for layer in sorted(members[path])]
+            flat[path] = np.stack([source[layer] for layer in layers])
+            used.update(layers)
+    missing, extra = sorted(wanted.keys() - flat.keys()), sorted(source.keys() - used)
+    if missing or extra:
+        raise InputError(f"The parameters differ in more than layout: {_names(missing, extra)}.")
+    return unflatten(flat)
+
+
+def _families() -> list[str]:
+    modules = pkgutil.iter_modules(tsmjax.weights.__path__)
+    return [module.name for module in modules if module.name not in _TOOLS]
+
+
+def _table(family: str) -> ModuleType:
+    if family not in _families():
+        raise InputError(
+            f"There is no weight table for family {family!r}{closest(family, _families())}; known "
+            f"are {', '.join(_families())}."
+        )
+    return importlib.import_module(f"tsmjax.weights.{family}")
+
+
+def _family(hf: dict[str, Any], expected: str | None, where: str) -> str:
+    if expected is not None:
+        _table(expected)
+    found = hf.get("tsmjax", {}).get("family") or identify(hf)
+    if expected is not None and found != expected:
+        raise InputError(f"{where} holds a {found} model, but {expected} was asked for.")
+    return found
+
+
+def _parameters(family: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Path → abstract leaf of the model that `values` describe."""
+    module = find_module("models", family)
+    config = build(module.Config, values, "model")
+    return flatten(abstract(lambda rngs: module.Model(config, rngs=rngs))[1])
+
+
+def _plan(table: ModuleType, parameters: Mapping[str, Any]) -> dict[str, _Slot]:
+    """Source key → slot, for exactly the tensors that fill `parameters`."""
+    plan: dict[str, _Slot] = {}
+    for path, leaf in parameters.items():
+        slots = list(_slots(table, path, tuple(leaf.shape)))
+        if not slots:
+            raise AssertionError(f"{table.__name__} has no rule for the parameter {path}")
+        for source, slot in slots:
+            if source in plan:
+                raise AssertionError(f"{table.__name__} uses the tensor {source} twice")
+            plan[source] = slot
+    return plan
+
+
+def _slots(table: ModuleType, path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, _Slot]]:
+    for source, target, transform in table.RULES:
+        unrolled = re.fullmatch(re.escape(target).replace(r"\{i\}", r"(\d+)"), path)
+        if unrolled:
+            layer = unrolled.groups()[0] if unrolled.groups() else ""
+            stored = shape[::-1] if transform == "T" else shape
+            yield source.replace("{i}", layer), _Slot(path, None, stored, transform)
+        elif "{i}" in target and target.replace("/{i}", "") == path:
+            stored = shape[:0:-1] if transform == "T" else shape[1:]
+            for layer in range(shape[0]):
+                yield source.replace("{i}", str(layer)), _Slot(path, layer, stored, transform)
+
+
+def _fill(
+    files: list[Path],
+    parameters: dict[str, Any],
+    table: ModuleType,
+    adapter: lora.Adapter | None,
+    where: str,
+) -> Tree:
+    """Stream the tensors of `files`, one by one, into a parameter tree."""
+    plan = _plan(table, parameters)
+    try:
+        opened = [safe_open(file, framework="numpy") for file in files]
+    except SafetensorError as error:
+        raise InputError(f"{where} holds a damaged safetensors file ({error}).") from error
+    found: dict[str, Any] = {}
+    for file in opened:
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            if name in found:
+                raise InputError(f"{where} stores the tensor {name} twice.")
+            found[name] = file
+    _refuse_difference(
+        {name: slot.shape for name, slot in plan.items()},
+        {name: tuple(file.get_slice(name).get_shape()) for name, file in found.items()},
+        where,
+    )
+    if adapter is not None:
+        adapter.check({name: slot.shape for name, slot in plan.items()})
+    flat = {path: np.empty(leaf.shape, np.float32) for path, leaf in parameters.items()}
+    for name, slot in plan.items():
+        tensor = np.asarray(found[name].get_tensor(name), np.float32)
+        if adapter is not None:
+            tensor = adapter.merge(name, tensor)
+        leaf = flat[slot.path]
+        leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform](tensor)
+    return unflatten(flat)
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no file {name}; download the whole folder.")
+    return [folder / name for name in names]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} has no {path.name}: not a model folder.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from None
+
+
+def _digest(files: list[Path]) -> str:
+    sha = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 24):
+                sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _layer(path: str) -> tuple[str, int] | None:
+    """Split ``blocks/3/x`` into (``blocks/x``, 3); None when no component is a number."""
+    match = re.fullmatch(r"(.*?)/(\d+)/(.*)", path)
+    return (f"{match[1]}/{match[3]}", int(match[2])) if match else None
+
+
+def _refuse_difference(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} is {found[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if missing or extra or shapes:
+        raise InputError(f"{where} does not fit the config: {_names(missing, extra, shapes)}.")
+
+
+def _names(missing: list[str], extra: list[str], shapes: Sequence[str] = (), limit: int = 8) -> str:
+    parts = []
+    for what, names in (("missing", missing), ("unexpected", extra), ("shapes", shapes)):
+        if names:
+            rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+            parts.append(f"{what} {', '.join(names[:limit])}{rest}")
+    return "; ".join(parts)
