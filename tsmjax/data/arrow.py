@@ -276,6 +276,8 @@ def _scan(file: Path) -> tuple[np.ndarray, dict[str, str]]:
         with _arrow_errors(file):
             for batch in _batches(file, source):
                 dtypes = _check_schema(batch.schema, file)
+                if any(dtype is None for dtype in dtypes.values()):
+                    raise _NotMappableError
                 parts.append(_locate(batch, base, source.size(), file, first))
                 first += batch.num_rows
     if not parts:
@@ -312,8 +314,8 @@ def _arrow_errors(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_schema(schema: pa.Schema, file: Path) -> dict[str, np.dtype]:
-    """Return the NumPy type of each value column, or raise on wrong columns."""
+def _check_schema(schema: pa.Schema, file: Path) -> dict[str, np.dtype | None]:
+    """Return the NumPy type of each value column (None when NumPy has none), or raise."""
     if "target" not in schema.names:
         raise InputError(
             f"{file} has no column 'target'{closest('target', schema.names)}; "
@@ -339,8 +341,6 @@ def _check_schema(schema: pa.Schema, file: Path) -> dict[str, np.dtype]:
                 f"but must be a list of numbers or a list of such lists{advice}."
             )
         dtypes[name] = _NATIVE.get(leaf)
-    if None in dtypes.values():
-        raise _NotMappableError
     return dtypes
 
 
@@ -437,8 +437,7 @@ def _rewritten(file: Path) -> Path:
             if file.suffix == ".parquet":
                 parquet = stack.enter_context(pq.ParquetFile(file))
                 schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=1024)
-                with contextlib.suppress(_NotMappableError):
-                    _check_schema(schema, file)
+                _check_schema(schema, file)
             else:
                 batches = _batches(file, stack.enter_context(pa.memory_map(str(file))))
             writer = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,10 @@ class Mixture:
     Draws come in blocks. The number a source has in the blocks 0 … b is a difference of rounded
     cumulative weights: the counts of all sources add up exactly, and at the end of a block each
     differs from its share by less than one, however long the run. Inside a block the order is a
-    seeded permutation. Everything is closed form, so any process can start anywhere.
+    seeded permutation. A block is a pure function of its number, so any process can start anywhere.
+
+    Attributes:
+      block: draws of a block.
     """
 
     def __init__(self, weights: Sequence[float], seed: int):
@@ -28,25 +32,35 @@ class Mixture:
         # Counts differ from shares by less than one at both ends of a block, so with a share of two
         # or more in each block no count is negative.
         self.block = 1 << int(np.ceil(np.log2(max(64.0, 2.0 / shares.min()))))
+        self._order = functools.lru_cache(maxsize=16)(self._order_of_block)
 
     def locate(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (source, ordinal within the source) of the draws `n`, an int64 array."""
+        """Return (source, ordinal within the source) of the draws `n`, a 1-D int64 array.
+
+        The ordinals of a source count up from 0 without a hole, in the order of `n`.
+        """
         n = np.asarray(n, np.int64)
-        block, inside = np.divmod(n, self.block)
-        inside = permute(inside, self.block, self._seed, block)
-        before, after = self._rounded(block), self._rounded(block + 1)
-        # Inside the block source s holds the places [starts[s], starts[s + 1]).
-        starts = after - before
-        source = (inside[..., None] >= starts[..., 1:-1]).sum(-1)
-        at = source[..., None]
-        place = inside - np.take_along_axis(starts, at, -1)[..., 0]
-        counted = np.diff(before, axis=-1)
-        return source, np.take_along_axis(counted, at, -1)[..., 0] + place
+        blocks, inside = np.divmod(n, self.block)
+        source, ordinal = np.empty_like(n), np.empty_like(n)
+        for block in np.unique(blocks):
+            mine = blocks == block
+            sources, ordinals = self._order(int(block))
+            source[mine], ordinal[mine] = sources[inside[mine]], ordinals[inside[mine]]
+        return source, ordinal
 
     def counts(self, blocks: int) -> np.ndarray:
         """Return how many of the first ``blocks · block`` draws each source has."""
-        return np.diff(self._rounded(np.asarray(blocks)), axis=-1)
+        return np.diff(self._rounded(blocks))
 
-    def _rounded(self, blocks: np.ndarray) -> np.ndarray:
-        draws = (blocks * self.block)[..., None]
-        return np.floor(draws * self._edges + 0.5).astype(np.int64)
+    def _order_of_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the source and the ordinal of every draw of a block."""
+        first, counts = self.counts(block), self.counts(block + 1) - self.counts(block)
+        shuffled = permute(np.arange(self.block), self.block, self._seed, block)
+        source = np.repeat(np.arange(len(counts)), counts)[shuffled]
+        ordinal = np.empty_like(source)
+        for number, start in enumerate(first):
+            ordinal[source == number] = start + np.arange(counts[number])
+        return source, ordinal
+
+    def _rounded(self, blocks: int) -> np.ndarray:
+        return np.floor(blocks * self.block * self._edges + 0.5).astype(np.int64)

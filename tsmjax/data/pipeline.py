@@ -56,10 +56,10 @@ class Pipeline:
         """
         self.step, self.wait_ms = step, 0.0
         self._put = put
-        self._host = read_ahead(batches, step=step, workers=workers, prefetch=prefetch)
-        # Also runs when the interpreter ends, while the modules that stopping workers needs exist.
-        self.close = weakref.finalize(self, self._host.close)
-        self._ahead: Any = None
+        self._host = [read_ahead(batches, step=step, workers=workers, prefetch=prefetch)]
+        # Also runs when the interpreter ends, while what stopping the workers needs still exists.
+        self.close = weakref.finalize(self, _stop, self._host)
+        self._ahead: list[Any] = []
 
     def __iter__(self) -> Pipeline:
         return self
@@ -67,14 +67,14 @@ class Pipeline:
     def __next__(self) -> Any:
         """Return the batch of `step` and begin to move the next one."""
         self.wait_ms = 0.0
-        batch = self._fetch() if self._ahead is None else self._ahead
-        self._ahead = self._fetch()
+        batch = self._ahead.pop() if self._ahead else self._fetch()
+        self._ahead.append(self._fetch())
         self.step += 1
         return batch
 
     def _fetch(self) -> Any:
         started = time.perf_counter()
-        batch = next(self._host)
+        batch = next(self._host[0])
         self.wait_ms += (time.perf_counter() - started) * 1e3
         # Workers hand over shared memory that is freed with the array; a device may alias it.
         return self._put({name: np.array(value) for name, value in batch.items()})
@@ -98,6 +98,11 @@ def read_ahead(
         num_workers=workers, per_worker_buffer_size=max(1, prefetch // workers)
     )
     return iter(dataset.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=_no_device))
+
+
+def _stop(host: list[Iterator]) -> None:
+    """Stop reading ahead, and let go of the iterator."""
+    host.pop().close()
 
 
 class _FromStep:
