@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _MODEL_INPUTS = ("context", "target", "future", "group", "patches")
 _BUCKET_STEP = 4  # context lengths compiled for differ by this factor
 _SHORTEST_BUCKET = 64
-_PANELS = 6  # example forecasts in a plot
+_PANELS = 9  # example forecasts in a plot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +142,7 @@ class ForecastEvaluator:
         # Whole patches that cover the longest horizon of the suite: no shorter shape is compiled.
         longest = max(dataset.horizon for dataset in datasets)
         self._horizon = patch * math.ceil(longest / patch)
-        shown = np.linspace(0, len(self._items) - 1, min(_PANELS, len(self._items)))
-        self._examples: dict[int, np.ndarray | None] = dict.fromkeys(shown.round().astype(int))
+        self._examples: dict[int, np.ndarray | None] = dict.fromkeys(self._shown())
 
     def batches(self, host: int, hosts: int) -> Sequence[Batch]:
         """Return this host's batches, with contexts padded to one of a few lengths.
@@ -249,6 +248,15 @@ class ForecastEvaluator:
                 "Suite %s: %s of %s series are too short for the %s window and are left out.",
                 self.name, short, total, self.split,
             )  # fmt: skip
+
+    def _shown(self) -> list[int]:
+        """Items to plot: the first of every data set, then the second of each, and so on."""
+        seen = [0] * len(self.datasets)
+        ranks = []
+        for index, item in enumerate(self._items):
+            ranks.append((seen[item.dataset], index))
+            seen[item.dataset] += 1
+        return [index for _, index in sorted(ranks)[:_PANELS]]
 
     def _buckets(self) -> dict[int, list[int]]:
         """Items by padded context length: whole patches, at most four times what is needed."""

@@ -153,7 +153,7 @@ def interpolate(levels: Sequence[float], values: np.ndarray, wanted: Sequence[fl
             continue
         share = (level - known[above - 1]) / (known[above] - known[above - 1])
         low, high = values[..., above - 1, :], values[..., above, :]
-        rows.append((low + (high - low) * share).astype(values.dtype))
+        rows.append((low * (1 - share) + high * share).astype(values.dtype))
     return np.stack(rows, axis=-2)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _FORECAST, _LOSS = "#1f77b4", "#d1495b"
+_BANDS = ("#dbe9f4", "#b4d2e7", "#8bb9da")  # widest first
 _HISTORY_SHOWN = 4  # horizons of history in a panel
 
 
@@ -120,15 +121,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     levels = np.asarray(panel.levels, np.float64)
     pairs = [(low, _opposite(levels, low)) for low in range(len(levels)) if levels[low] < 0.49]
     pairs = [(low, high) for low, high in pairs if high is not None]
-    # Two or three nested bands read better than ten.
-    chosen = pairs[:: max(1, math.ceil(len(pairs) / 3))]
+    # A few nested bands read better than ten.
+    chosen = pairs[:: max(1, math.ceil(len(pairs) / len(_BANDS)))]
     for shade, (low, high) in enumerate(chosen):
         axes.fill_between(
             steps,
             curve(panel.quantiles[low]),
             curve(panel.quantiles[high]),
-            color=_FORECAST,
-            alpha=0.16 + 0.10 * shade,
+            color=_BANDS[shade],
             linewidth=0,
             label=f"{levels[low] * 100:.0f}–{levels[high] * 100:.0f} %",
         )
@@ -169,7 +169,7 @@ def _style(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_MUTED)
-    axes.tick_params(colors=_INK, labelsize=8, length=0)
+    axes.tick_params(which="both", colors=_INK, labelsize=8, length=0)
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
