@@ -6,9 +6,8 @@ from tsmjax.weights.engine import (
     identify,
     read,
     relayout,
-    task,
     tensors,
     write,
 )
 
-__all__ = ["FORMAT", "Imported", "identify", "read", "relayout", "task", "tensors", "write"]
+__all__ = ["FORMAT", "Imported", "identify", "read", "relayout", "tensors", "write"]

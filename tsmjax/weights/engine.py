@@ -21,7 +21,7 @@ import json
 import pkgutil
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,12 +53,14 @@ class Imported:
       config_values: values of the family's `Config`.
       params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
       source: where they came from, with a digest of the weight files.
+      task: kind of the task that such weights are trained for.
     """
 
     family: str
     config_values: dict[str, Any]
     params: Tree
     source: str
+    task: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ def read(
     files = _files(weights)
     params = _fill(files, _parameters(family, values), table, adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
-    return Imported(family, values, params, f"{path} (sha256 {digest})")
+    return Imported(family, values, params, f"{path} (sha256 {digest})", table.TASK)
 
 
 def write(folder: str | Path, family: str, config_values: Mapping[str, Any], params: Tree) -> None:
@@ -126,7 +128,7 @@ def write(folder: str | Path, family: str, config_values: Mapping[str, Any], par
     stored = tensors(family, config_values, params)
     config = {
         **table.from_config(config_values),
-        "tsmjax": {"family": family, "task": task(family), "format": FORMAT},
+        "tsmjax": {"family": family, "task": table.TASK, "format": FORMAT},
     }
     beside = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
@@ -162,11 +164,6 @@ def tensors(family: str, config_values: Mapping[str, Any], params: Tree) -> dict
     return stored
 
 
-def task(family: str) -> str:
-    """Return the kind of task that a family's published weights were trained for."""
-    return _table(family).TASK
-
-
 def identify(hf: Mapping[str, Any]) -> str:
     """Return the one family whose table recognises a config.json.
 
@@ -192,33 +189,26 @@ def relayout(tree: Tree, target: Tree) -> Tree:
         ``blocks/…`` with a leading layer axis.
       target: nested dict of the wanted layout; only its paths matter.
 
-    Raises:
-      InputError: when the two differ in more than the layout.
+    Returns:
+      The same parameters. Those that `target` has in neither layout keep their paths, so that a
+      comparison with `target` finds them.
     """
     source, wanted = flatten(tree), flatten(target)
-    members: dict[str, dict[int, str]] = {}
-    for path in source:
-        if split := _layer(path):
-            members.setdefault(split[0], {})[split[1]] = path
-    flat, used, slices = {}, set(), dict.fromkeys(source, 0)
+    members, depth = _by_layer(source), {x: len(y) for x, y in _by_layer(wanted).items()}
+    flat, used = {}, set()
     for path in wanted:
-        split = _layer(path)
+        stacked, layer = _layer(path) or (path, None)
         if path in source:
             flat[path] = source[path]
             used.add(path)
-        elif split and split[0] in source and split[1] < len(source[split[0]]):
-            flat[path] = source[split[0]][split[1]]
-            slices[split[0]] += 1
-            if slices[split[0]] == len(source[split[0]]):
-                used.add(split[0])
-        elif path in members:
-            layers = [members[path][layer] for layer in sorted(members[path])]
-            flat[path] = np.stack([source[layer] for layer in layers])
-            used.update(layers)
-    missing, extra = sorted(wanted.keys() - flat.keys()), sorted(source.keys() - used)
-    if missing or extra:
-        raise InputError(f"The parameters differ in more than layout: {_names(missing, extra)}.")
-    return unflatten(flat)
+        elif layer is None and path in members:
+            names = [members[path][i] for i in sorted(members[path])]
+            flat[path] = np.stack([source[name] for name in names])
+            used.update(names)
+        elif stacked in source and depth[stacked] == len(source[stacked]):
+            flat[path] = source[stacked][layer]
+            used.add(stacked)
+    return unflatten({path: leaf for path, leaf in source.items() if path not in used} | flat)
 
 
 def _families() -> list[str]:
@@ -348,6 +338,15 @@ def _layer(path: str) -> tuple[str, int] | None:
     """Split ``blocks/3/x`` into (``blocks/x``, 3); None when no component is a number."""
     match = re.fullmatch(r"(.*?)/(\d+)/(.*)", path)
     return (f"{match[1]}/{match[3]}", int(match[2])) if match else None
+
+
+def _by_layer(paths: Iterable[str]) -> dict[str, dict[int, str]]:
+    """Group ``blocks/3/x`` as {``blocks/x``: {3: ``blocks/3/x``}}."""
+    groups: dict[str, dict[int, str]] = {}
+    for path in paths:
+        if split := _layer(path):
+            groups.setdefault(split[0], {})[split[1]] = path
+    return groups
 
 
 def _refuse_difference(
