@@ -1,12 +1,14 @@
 """Mixtures: exact shares, exact ordinals, any place at once."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tsmjax.data.mixture import Mixture
+from tsmjax.errors import InputError
 
-weights = st.lists(st.floats(0.001, 1000), min_size=1, max_size=6)
+weights = st.lists(st.floats(0.01, 100), min_size=1, max_size=6)
 
 
 @given(weights, st.integers(0, 2**31), st.integers(0, 10**6))
@@ -46,3 +48,9 @@ def test_a_place_far_away_costs_nothing():
     source, ordinal = Mixture([0.9, 0.1], 0).locate(np.asarray([10**13]))
     share = [0.9, 0.1][source[0]]
     assert abs(ordinal[0] / 10**13 - share) < 1e-9
+
+
+@pytest.mark.parametrize("shares", [[1, 0], [1, -1], [1, float("nan")], [1, 1e-9]])
+def test_weights_that_cannot_be_kept(shares):
+    with pytest.raises(InputError, match="weight"):
+        Mixture(shares, 0)

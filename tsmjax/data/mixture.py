@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tsmjax.data.counter import permute
+from tsmjax.errors import InputError
+
+_LEAST_SHARE = 1e-5  # bounds the block, and so the memory for the orders of a few blocks
 
 
 class Mixture:
@@ -23,16 +26,27 @@ class Mixture:
     """
 
     def __init__(self, weights: Sequence[float], seed: int):
-        """Mix sources in proportion to `weights`, which must be positive."""
+        """Mix sources in proportion to `weights`.
+
+        Raises:
+          InputError: when a weight is not positive, or too small to be kept to.
+        """
         shares = np.asarray(weights, np.float64)
+        if not (shares > 0).all() or not np.isfinite(shares.sum()):
+            raise InputError(f"The weights {weights} of a mixture must be positive.")
         shares = shares / shares.sum()
+        if shares.min() < _LEAST_SHARE:
+            raise InputError(
+                f"A source has a share of {shares.min():.1e} in its mixture, and the least that "
+                f"can be kept to is {_LEAST_SHARE}: raise its weight or leave it out."
+            )
         self._edges = np.concatenate([[0.0], np.cumsum(shares)])
         self._edges[-1] = 1.0
         self._seed = seed
         # Counts differ from shares by less than one at both ends of a block, so with a share of two
         # or more in each block no count is negative.
         self.block = 1 << int(np.ceil(np.log2(max(64.0, 2.0 / shares.min()))))
-        self._order = functools.lru_cache(maxsize=16)(self._order_of_block)
+        self._order = functools.lru_cache(maxsize=4)(self._order_of_block)
 
     def locate(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (source, ordinal within the source) of the draws `n`, a 1-D int64 array.

@@ -11,6 +11,9 @@ import numpy as np
 
 from tsmjax.errors import InputError
 
+DEFAULTS: dict[str, int] = {}
+BLOCK = 1000  # more than there are: one worker process reads all
+
 
 class _Frequency(NamedTuple):
     alias: str  # pandas offset alias
@@ -64,6 +67,22 @@ def series() -> tuple[RealSeries, ...]:
       InputError: when statsmodels is not installed.
     """
     return tuple(_read())
+
+
+def count() -> int:
+    """Return the number of rows that `rows` can make."""
+    return len(series())
+
+
+def rows(first: int, last: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows first … last − 1: the training part of the real series."""
+    for found in series()[first:last]:
+        yield {
+            "item_id": found.item_id,
+            "start": np.datetime64(found.start, "ns"),
+            "freq": found.freq,
+            "target": found.training_values,
+        }
 
 
 def _read() -> Iterator[RealSeries]:
