@@ -1,6 +1,7 @@
 """Chronos-2: golden numbers of the reference, and the invariances the architecture promises."""
 
 import dataclasses
+import functools
 import re
 
 import golden_chronos2 as golden
@@ -22,6 +23,19 @@ def model():
     return functional.merge(graph, golden.params(), {})
 
 
+@pytest.fixture(scope="module")
+def predict(model):
+    """The model's `__call__`, compiled once a shape."""
+    graph, params, _ = functional.split(model)
+
+    @functools.partial(jax.jit, static_argnames="output_patches")
+    def call(*arguments, output_patches, key=None):
+        model = functional.merge(graph, params, {})
+        return model(*arguments, output_patches=output_patches, key=key)
+
+    return call
+
+
 def faithful_loss(model, predictions, loc_scale, target, future):
     """Sum over quantiles, mean over the padded horizon and over rows."""
     missing = predictions.shape[-1] - target.shape[-1]
@@ -37,9 +51,9 @@ def packs(context, target, future):
     return context[None], target[None], future[None], np.array([[0, 0, 0, 1]], np.int32)
 
 
-def test_golden_vector(model):
+def test_golden_vector(model, predict):
     context, target, future, group = packs(*golden.rows())
-    predictions, loc_scale = model(context, future, group, output_patches=2)
+    predictions, loc_scale = predict(context, future, group, output_patches=2)
     np.testing.assert_allclose(loc_scale[0][0, :, 0], golden.LOC, atol=6e-7)
     np.testing.assert_allclose(loc_scale[1][0, :, 0], golden.SCALE, atol=6e-7)
     y = np.asarray(model.unscale(predictions, loc_scale))[0]
@@ -49,9 +63,9 @@ def test_golden_vector(model):
     np.testing.assert_allclose(loss, golden.LOSS, atol=1.1e-6)
 
 
-def test_golden_vector_without_groups(model):
+def test_golden_vector_without_groups(model, predict):
     context, target, future, _ = packs(*golden.rows())
-    predictions, loc_scale = model(context, output_patches=2)
+    predictions, loc_scale = predict(context, output_patches=2)
     y = np.asarray(model.unscale(predictions, loc_scale))[0]
     np.testing.assert_allclose(y[:, 1, 0], golden.MEDIANS_ALONE, atol=1.1e-5)
     loss = faithful_loss(model, predictions, loc_scale, target, np.full_like(future, np.nan))
@@ -77,26 +91,26 @@ def test_scan_equals_unrolled_and_remat_equals_none(model):
         return predictions, gradient
 
     expected, expected_gradient = run(params)
-    for remat in chronos2.REMAT:
-        for scan_layers, tree in ((True, stacked), (False, params)):
-            found, gradient = run(tree, scan_layers=scan_layers, remat=remat)
-            np.testing.assert_allclose(found, expected, atol=2e-5)
-            np.testing.assert_allclose(
-                gradient["final_norm"]["scale"],
-                expected_gradient["final_norm"]["scale"],
-                rtol=1e-4,
-                atol=1e-3,
-            )
+    for scan_layers, remat in ((True, "none"), (True, "dots"), (True, "full"), (False, "full")):
+        tree = stacked if scan_layers else params
+        found, gradient = run(tree, scan_layers=scan_layers, remat=remat)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+        np.testing.assert_allclose(
+            gradient["input_patch_embedding"]["hidden"]["kernel"],
+            expected_gradient["input_patch_embedding"]["hidden"]["kernel"],
+            rtol=1e-3,
+            atol=1e-2,
+        )
 
 
-def test_one_infinite_or_huge_row_leaves_the_others_unchanged(model):
+def test_one_infinite_or_huge_row_leaves_the_others_unchanged(predict):
     context, _, future, _ = packs(*golden.rows())
     group = np.array([[0, 0, 1, 2]], np.int32)
-    expected, _ = model(context, future, group, output_patches=2)
+    expected, _ = predict(context, future, group, output_patches=2)
     for bad in (np.inf, -np.inf, 1e19, -3.4e38):
         broken, known = context.copy(), future.copy()
         broken[0, 3, 7], known[0, 3, 2] = bad, bad
-        found, (loc, scale) = model(broken, known, group, output_patches=2)
+        found, (loc, scale) = predict(broken, known, group, output_patches=2)
         np.testing.assert_array_equal(found[0, :3], expected[0, :3])
         assert np.isfinite(found).all() and np.isfinite(loc).all() and np.isfinite(scale).all()
 
@@ -115,37 +129,37 @@ def test_missing_everywhere_is_finite_in_value_and_gradient(model):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_left_padding_changes_nothing(model):
+def test_left_padding_changes_nothing(predict):
     context, _, future, group = packs(*golden.rows())
-    expected, _ = model(context[..., -30:], future, group, output_patches=2)
+    expected, _ = predict(context[..., -30:], future, group, output_patches=2)
     padded = np.pad(context[..., -30:], ((0, 0), (0, 0), (34, 0)), constant_values=np.nan)
-    found, _ = model(padded, future, group, output_patches=2)
+    found, _ = predict(padded, future, group, output_patches=2)
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
-def test_only_the_last_context_length_steps_count(model):
+def test_only_the_last_context_length_steps_count(predict):
     rng = np.random.default_rng(0)
     context = rng.normal(size=(1, 1, 100)).astype(np.float32)
-    expected, _ = model(context[..., -64:], output_patches=1)
-    found, _ = model(context, output_patches=1)
+    expected, _ = predict(context[..., -64:], output_patches=1)
+    found, _ = predict(context, output_patches=1)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_permuting_a_group_permutes_its_predictions(model):
+def test_permuting_a_group_permutes_its_predictions(predict):
     context, _, future, group = packs(*golden.rows())
     order = np.array([2, 0, 3, 1])
-    expected, _ = model(context, future, group, output_patches=2)
-    found, _ = model(context[:, order], future[:, order], group[:, order], output_patches=2)
+    expected, _ = predict(context, future, group, output_patches=2)
+    found, _ = predict(context[:, order], future[:, order], group[:, order], output_patches=2)
     np.testing.assert_allclose(found, expected[:, order], atol=5e-6)
-    other, _ = model(context, future, np.array([[0, 0, 1, 1]], np.int32), output_patches=2)
+    other, _ = predict(context, future, np.array([[0, 0, 1, 1]], np.int32), output_patches=2)
     assert np.abs(other - expected).max() > 1e-2  # the groups do matter
 
 
-def test_singleton_shortcut_equals_attention_over_one_member(model):
+def test_singleton_shortcut_equals_attention_over_one_member(predict):
     context, _, _, _ = packs(*golden.rows())
-    expected, _ = model(context[:, :1], output_patches=2)
+    expected, _ = predict(context[:, :1], output_patches=2)
     empty = np.full_like(context[:, :1], np.nan)
-    with_empty_slot, _ = model(
+    with_empty_slot, _ = predict(
         np.concatenate([context[:, :1], empty], axis=1),
         None,
         np.array([[0, -1]], np.int32),
@@ -165,23 +179,23 @@ def test_singleton_shortcut_drops_the_attention_weight():
     assert 0.4 < (heads == 0).all(axis=-1).mean() < 0.6
 
 
-def test_unused_patches_do_not_reach_the_used_ones(model):
+def test_unused_patches_do_not_reach_the_used_ones(predict):
     context, _, future, group = packs(*golden.rows())
     context, group = np.repeat(context, 2, axis=0), np.repeat(group, 2, axis=0)
     wide = np.full((2, 4, 64), np.nan, np.float32)
     wide[:, :, :16] = future[..., :16]
-    found, _ = model(context, wide, group, np.array([1, 3], np.int32), output_patches=4)
-    one, _ = model(context[:1], wide[:1, :, :16], group[:1], output_patches=1)
-    three, _ = model(context[1:], wide[1:, :, :48], group[1:], output_patches=3)
+    found, _ = predict(context, wide, group, np.array([1, 3], np.int32), output_patches=4)
+    one, _ = predict(context[:1], wide[:1, :, :16], group[:1], output_patches=1)
+    three, _ = predict(context[1:], wide[1:, :, :48], group[1:], output_patches=3)
     np.testing.assert_allclose(found[0, ..., :16], one[0], atol=5e-6)
     np.testing.assert_allclose(found[1, ..., :48], three[0], atol=5e-6)
 
 
-def test_bf16_parameters_give_close_fp32_predictions(model):
+def test_bf16_parameters_give_close_fp32_predictions(model, predict):
     context, _, future, group = packs(*golden.rows())
     graph, params, _ = functional.split(model)
     half = functional.merge(graph, functional.cast(params, jnp.bfloat16), {})
-    expected, _ = model(context, future, group, output_patches=2)
+    expected, _ = predict(context, future, group, output_patches=2)
     found, loc_scale = half(context, future, group, output_patches=2)
     assert found.dtype == jnp.float32
     error = np.abs(found - expected)
@@ -190,17 +204,17 @@ def test_bf16_parameters_give_close_fp32_predictions(model):
     assert half.unscale(found, loc_scale).dtype == jnp.float32
 
 
-def test_unscale_inverts_normalise(model):
+def test_unscale_inverts_normalise(model, predict):
     x = np.random.default_rng(0).normal(1e3, 5.0, (2, 3, 40)).astype(np.float32)
-    _, loc_scale = model(x, output_patches=1)
+    _, loc_scale = predict(x, output_patches=1)
     z = model.normalise(x, loc_scale)[:, :, None, :]
     np.testing.assert_allclose(model.unscale(z, loc_scale)[:, :, 0], x, rtol=1e-6)
 
 
-def test_dropout_changes_with_the_key_only(model):
+def test_dropout_changes_with_the_key_only(predict):
     context = golden.rows()[0][None]
     draw = lambda seed: np.asarray(  # noqa: E731
-        model(context, output_patches=1, key=jax.random.key(seed))[0]
+        predict(context, output_patches=1, key=jax.random.key(seed))[0]
     )
     np.testing.assert_array_equal(draw(0), draw(0))
     assert np.abs(draw(0) - draw(1)).max() > 1e-3
@@ -326,7 +340,7 @@ def test_wrong_config_is_refused_with_a_sentence(changes, words):
         chronos2.Config(**changes)
 
 
-def test_too_long_future_is_refused(model):
+def test_too_long_future_is_refused(predict):
     context, _, future, group = packs(*golden.rows())
     with pytest.raises(InputError, match="span 20 steps"):
-        model(context, future, group, output_patches=1)
+        predict(context, future, group, output_patches=1)

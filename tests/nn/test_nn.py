@@ -8,7 +8,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsmjax.nn import instance_norm
+from tsmjax.nn import attention, instance_norm
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout
 from tsmjax.nn.linear import Linear
@@ -73,6 +73,16 @@ def test_attention_dropout_acts_on_probabilities_and_keeps_the_mean():
     heads = np.asarray(y)[0, 0]
     assert set(np.round(np.unique(heads), 4)) == {0.0, np.float32(1.3333)}
     assert heads.mean() == pytest.approx(1.0, abs=0.03)
+
+
+def test_the_kernel_is_logged_once(caplog):
+    attention._log_once.cache_clear()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            attend(*qkv(), scale=1.0)
+    assert [r.message for r in caplog.records] == [
+        "Attention runs on the XLA kernel (cpu, float32)."
+    ]
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN attention needs a GPU")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def attend(
 def _cudnn_fits(q: jax.Array, k: jax.Array) -> bool:
     """Whether cuDNN's fused kernel takes these shapes, and is worth it (not for tiny groups)."""
     return (
-        jax.default_backend() == "gpu"
+        _has_flash_attention()
         and q.dtype in (jnp.bfloat16, jnp.float16)
         and q.shape[-1] % 8 == 0
         and q.shape[-1] <= 128
@@ -79,6 +80,13 @@ def _cudnn(
     k, v = (jnp.pad(x, ((0, 0), (0, pad_k), (0, 0), (0, 0))) for x in (k, v))
     y = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, implementation="cudnn")
     return y[:, :Tq]
+
+
+@functools.cache
+def _has_flash_attention() -> bool:
+    """Whether the default device is an NVIDIA GPU of compute capability 8 (Ampere) or later."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    return bool(re.fullmatch(r"\d+\.\d+", str(capability))) and float(capability) >= 8.0
 
 
 @functools.cache
