@@ -6,7 +6,7 @@ The corpus folder holds two Arrow data sets, `tsmixup` and `kernel_synth`, drawn
 both are generated into the cache folder at first use (far smaller than a real corpus).
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from tsmjax.models.chronos2 import PRESETS
 
@@ -42,14 +42,14 @@ def get_config(corpus: str = "") -> ConfigDict:
             "data": {
                 "sources": sources(corpus),
                 "batch_size": 768,
-                "slots": 1,
+                "slots": config_dict.placeholder(int),
+                "max_series": config_dict.placeholder(int),
                 "min_past": 60,
                 "min_future": 64,
                 "random_horizon": True,
-                "workers": 0,
-                "prefetch": 2,
                 "holdout": 0,
-                "max_series": 0,
+                "workers": 0,
+                "prefetch": 4,
             },
             "optim": {
                 "length": "200_000 steps",
@@ -73,7 +73,9 @@ def get_config(corpus: str = "") -> ConfigDict:
             "evals": {
                 "every": "10_000 steps",
                 "suites": ("embedded",),
+                "horizon": 0,
                 "metric": "embedded/wql",
+                "mode": "min",
                 "batch_size": 64,
                 "patience": "0 steps",
             },

@@ -8,6 +8,8 @@
 window, the 64 before them the validation window; neither is trained on.
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from configs import chronos2_base
@@ -22,12 +24,14 @@ def get_config(data: str = "embedded:real") -> ConfigDict:
         {
             "sources": ({"path": data, "weight": 1.0},),
             "batch_size": 64,  # 8 series on each of 8 GPUs
-            "holdout": 2,
+            "min_past": 16,
+            "min_future": 1,
+            "holdout": 128,
         }
     )
     config.optim.update({"length": "50_000 steps", "lr": 1e-5, "warmup": "2%"})
     suite = "embedded" if data == "embedded:real" else data
     config.checkpoint.every = "1_000 steps"
     config.evals.update({"every": "1_000 steps", "suites": (suite,), "patience": "10_000 steps"})
-    config.evals.metric = "embedded/wql"
+    config.evals.metric = f"{Path(suite).name}/wql"
     return config

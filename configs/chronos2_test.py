@@ -7,6 +7,8 @@ Train on an Arrow folder of your own instead (`python -m tsmjax.prepare csv` mak
     python -m tsmjax.main --config=configs/chronos2_test.py:data/mine
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from tsmjax.models.chronos2 import PRESETS
@@ -21,6 +23,7 @@ def get_config(source: str = "") -> ConfigDict:
     if source:
         sources = ({"path": source, "weight": 1.0},)
     suite = source or "embedded"
+    horizon = 16 if source else 64
     return ConfigDict(
         {
             "name": "test",
@@ -29,15 +32,17 @@ def get_config(source: str = "") -> ConfigDict:
                 "family": "chronos2",
                 **PRESETS["tiny"],
                 "context_length": 512,
-                "max_output_patches": 4,
+                "max_output_patches": horizon // 16,
                 "dropout_rate": 0.0,
             },
             "task": {"kind": "forecast", "reduction": "padded"},
             "data": {
                 "sources": sources,
                 "batch_size": 16,
-                "min_past": 32,
-                "holdout": 2 if source else 0,
+                "min_past": 16,
+                "random_horizon": True,
+                "holdout": 2 * horizon if source else 0,
+                "workers": 0,
             },
             "optim": {
                 "length": "200 steps",
@@ -45,10 +50,21 @@ def get_config(source: str = "") -> ConfigDict:
                 "schedule": "cosine",
                 "warmup": "5%",
                 "weight_decay": 0.01,
+                "clip": 1.0,
+                "accumulate": 1,
+                "average": 0.0,
+                "precision": "float32",
             },
             "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
-            "checkpoint": {"every": "100 steps", "keep_latest": 2, "keep_best": 2},
-            "evals": {"every": "100 steps", "suites": (suite,), "metric": f"{suite}/wql"},
-            "log": {"every": "20 steps"},
+            "checkpoint": {"every": "100 steps", "keep_latest": 2, "keep_best": 2, "init_from": "", "resume_from": ""},
+            "evals": {
+                "every": "100 steps",
+                "suites": (suite,),
+                "horizon": horizon if source else 0,
+                "metric": f"{Path(suite).name}/wql",
+                "mode": "min",
+                "batch_size": 64,
+            },
+            "log": {"every": "20 steps", "plots": True},
         }
     )

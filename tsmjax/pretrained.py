@@ -34,7 +34,7 @@ def load(path: str, default: str = "best") -> Weights:
     found = weights.read(path)
     values = {
         "model": {"family": found.family, **found.config_values},
-        "task": {"kind": found.task},
+        "task": {"kind": weights.task(found.family)},
     }
     return Weights(found.params, {}, values, {}, found.source)
 

@@ -71,7 +71,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     schedule = optim.learning_rate(config.optim, total, epoch)
     evaluators = task.evaluators("validation") if eval_every else ()
     suites = [evaluator.name for evaluator in evaluators]
-    if suites and config.evals.metric.rpartition("/")[0] not in suites:
+    if suites and config.evals.metric.partition("/")[0] not in suites:
         raise InputError(
             f"evals.metric is {config.evals.metric!r}, but the evaluators are "
             f"{', '.join(suites)}; name one of their scores, such as {suites[0]}/METRIC."
@@ -195,6 +195,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         "stopped_early": stopped or None,
     }
     results.write(run, outcome)
+    show(results.table(outcome), run)
     if config.log.plots:
         for evaluator in test_evaluators or evaluators:
             evaluator.plot(run / "plots")

@@ -224,6 +224,17 @@ def test_wrong_sizes(dataset, options, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_the_context_is_the_models_unless_the_config_says(dataset):
+    source = (Source(dataset("a", [40])),)
+    common = dict(prediction_length=4, patch=4, seed=0)
+    given = DataConfig(source, batch_size=1, context_length=6)
+    assert ForecastBatches(given, context_length=9, **common)[0]["context"].shape == (1, 1, 6)
+    free = DataConfig(source, batch_size=1)
+    assert ForecastBatches(free, context_length=9, **common)[0]["context"].shape == (1, 1, 9)
+    with pytest.raises(InputError, match=r"data\.context_length has no value"):
+        ForecastBatches(free, **common)
+
+
 def test_no_sources():
     with pytest.raises(InputError, match=r"data\.sources is empty"):
         batches()

@@ -44,7 +44,8 @@ class DataConfig:
     Attributes:
       sources: the data sets and their weights.
       batch_size: rows of a global batch (targets and covariates alike), over all hosts.
-      context_length: steps before the cut; shorter pasts are padded with NaN on the left.
+      context_length: steps before the cut; None for as many as the model takes. Shorter pasts are
+        padded with NaN on the left.
       slots: rows of a pack; None for the largest group of all sources.
       min_past: least number of steps before the cut. chronos-forecasting takes the horizon for
         fine-tuning.
@@ -62,7 +63,7 @@ class DataConfig:
 
     sources: tuple[Source, ...] = ()
     batch_size: int = 256
-    context_length: int = 512
+    context_length: int | None = None
     slots: int | None = None
     min_past: int = 16
     min_future: int = 1
@@ -75,11 +76,9 @@ class DataConfig:
     prefetch: int = 4
 
     def __post_init__(self):
-        least = dict.fromkeys(
-            ("batch_size", "context_length", "min_past", "min_future", "stride", "prefetch"), 1
-        )
+        least = dict.fromkeys(("batch_size", "min_past", "min_future", "stride", "prefetch"), 1)
         least |= {"holdout": 0, "workers": 0}
-        optional = {"slots": 1, "max_series": 1}
+        optional = {"context_length": 1, "slots": 1, "max_series": 1}
         least |= {name: low for name, low in optional.items() if getattr(self, name) is not None}
         for name, low in least.items():
             if getattr(self, name) < low:
@@ -114,6 +113,7 @@ class ForecastBatches:
       rows: slots of one global batch, P · S.
       packs: packs of one global batch.
       slots: rows of a pack, S.
+      context_length: steps of the context, C.
       max_patches: output patches of the longest horizon.
       sources: the opened data sets.
       steps_per_epoch: steps in which as many tasks are drawn as the sources hold.
@@ -126,6 +126,7 @@ class ForecastBatches:
         prediction_length: int,
         patch: int,
         seed: int,
+        context_length: int | None = None,
         host: int = 0,
         hosts: int = 1,
     ):
@@ -135,6 +136,7 @@ class ForecastBatches:
           config: the config section ``data``.
           prediction_length: longest horizon, in steps.
           patch: steps of an output patch.
+          context_length: steps before the cut when `config` does not say.
           seed: chooses all draws.
           host: number of this host.
           hosts: number of hosts; host i reads the i-th part of every global batch.
@@ -148,12 +150,16 @@ class ForecastBatches:
             prediction_length=prediction_length,
             patch=patch,
             seed=seed,
+            context_length=context_length,
             host=host,
             hosts=hosts,
         )
         self.config, self._seed = config, seed
         self._patch, self._prediction_length = patch, prediction_length
         self.max_patches = -(-prediction_length // patch)
+        self.context_length = config.context_length or context_length
+        if not self.context_length:
+            raise InputError("The config field data.context_length has no value and needs one.")
         if not config.sources:
             raise InputError("The config field data.sources is empty: name at least one data set.")
         self.sources = [ArrowSource(resolve(source.path)) for source in config.sources]
@@ -221,7 +227,7 @@ class ForecastBatches:
 
         shape = (len(self._mine), self.slots)
         batch = {
-            "context": np.full((*shape, self.config.context_length), np.nan, np.float32),
+            "context": np.full((*shape, self.context_length), np.nan, np.float32),
             "target": np.full((*shape, self.max_patches * self._patch), np.nan, np.float32),
             "future": np.full((*shape, self.max_patches * self._patch), np.nan, np.float32),
             "group": np.full(shape, -1, np.int32),
@@ -271,7 +277,7 @@ class ForecastBatches:
         drawn: int,
     ) -> None:
         """Copy the window of one task into its slots."""
-        begin = max(0, cut - self.config.context_length)
+        begin = max(0, cut - self.context_length)
         end = min(cut + drawn, item.target.shape[1] - self.config.holdout)
         context, first = batch["context"][pack], rows.start
         for part in item:

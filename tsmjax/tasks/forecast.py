@@ -118,6 +118,8 @@ class Task(BaseTask):
                 max_horizon=self.horizon,
                 patch=self.patch,
                 batch_size=evals.batch_size,
+                horizon=evals.horizon,
+                season_length=evals.season_length,
             )
             for name in evals.suites
         ]
