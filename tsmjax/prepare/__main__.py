@@ -1,0 +1,81 @@
+"""``python -m tsmjax.prepare KIND --src PATH --dst DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+import tsmjax.prepare
+from tsmjax.data.arrow import write_dataset
+from tsmjax.errors import InputError, closest
+
+
+def kinds() -> list[str]:
+    """Return the names of the modules of this package that prepare something."""
+    names = [module.name for module in pkgutil.iter_modules(tsmjax.prepare.__path__)]
+    return [name for name in names if name not in ("__main__", "report")]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print("usage: python -m tsmjax.prepare KIND --src PATH --dst DIR [options]\n")
+            print("Convert raw files to an Arrow data set that tsmjax and Hugging Face open.\n")
+            for name in kinds():
+                print(f"  {name:<12}{_module(name).__doc__.splitlines()[0]}")
+            print("\npython -m tsmjax.prepare KIND --help tells the options of a kind.")
+            return 0
+        run(arguments[0], arguments[1:])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(kind: str, arguments: list[str]) -> None:
+    """Prepare one data set.
+
+    Raises:
+      InputError: for an unknown kind, a missing source, a destination that is in use, or data that
+        the kind refuses.
+    """
+    if kind not in kinds():
+        raise InputError(
+            f"There is no kind {kind!r} of raw data{closest(kind, kinds())}; "
+            f"there are {', '.join(kinds())}."
+        )
+    module = _module(kind)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tsmjax.prepare {kind}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--src", type=Path, required=True, help="raw file, or a folder of them")
+    parser.add_argument("--dst", type=Path, required=True, help="folder to write; must be empty")
+    module.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    if not options.src.exists():
+        near = [path.name for path in options.src.parent.glob("*")]
+        raise InputError(
+            f"There is no file or folder {options.src}{closest(options.src.name, near)}."
+        )
+    if options.dst.exists() and (not options.dst.is_dir() or any(options.dst.iterdir())):
+        raise InputError(f"{options.dst} exists and is not empty: choose another --dst.")
+    rows, report = module.prepare(options.src, options)
+    write_dataset(rows, options.dst)
+    report.save(options.dst)
+    report.show(Console(), options.dst)
+
+
+def _module(kind: str):
+    return importlib.import_module(f"tsmjax.prepare.{kind}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
