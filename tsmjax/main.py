@@ -1,11 +1,19 @@
 """Train from a config file.
 
-    python -m tsmjax.main --config=configs/chronos2_test.py
-    python -m tsmjax.main --config=configs/chronos2_small.py --config.optim.lr=5e-4 --workdir=runs/a
+    python -m tsmjax.main --config=configs/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.SECTION.FIELD=VALUE ...]
 
-Values of the config are overridden with ``--config.SECTION.FIELD=VALUE``. A --workdir that holds a
-checkpoint is resumed. Exit codes: 0 done, 2 wrong input, anything else a fault.
-"""
+examples:
+    python -m tsmjax.main --config=configs/chronos2_test.py
+    python -m tsmjax.main --config=configs/chronos2_test.py:data/mine --config.optim.lr=5e-4
+    python -m tsmjax.main --config=configs/chronos2_base.py:/data/corpus --workdir=runs/base
+
+--config     Python file with get_config(); what follows the colon is its argument. Every value it
+             sets can be overridden; docs/configuration.md lists the fields.
+--workdir    run folder, resumed when it holds a checkpoint. Default: a new folder under
+             experiments/.
+
+Exit codes: 0 done, 2 wrong input, anything else a fault.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -14,43 +22,58 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from tsmjax.errors import InputError
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Python file with get_config(); what follows ':' is its argument.",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Run folder; resumed when it holds a checkpoint. Default: a new one."
-)
-
-
-def main(_: list[str]) -> None:
-    """Train as the flags say."""
-    from tsmjax.trainer import train
-
-    if _CONFIG.value is None:
-        raise InputError("Say what to train: --config=configs/NAME.py.")
-    train(_CONFIG.value, _WORKDIR.value)
+from tsmjax.errors import InputError, closest
 
 
 def run(argv: list[str]) -> int:
-    """Parse `argv`, train, and return the exit code."""
+    """Train as the command line `argv` says and return the exit code."""
+    if {"-h", "--help", "-help"} & set(argv[1:]):
+        print(__doc__)
+        return 0
     try:
-        flags.FLAGS(argv)
-        main(argv)
+        config, workdir = parse(argv)
+        from tsmjax.trainer import train
+
+        train(config, workdir)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (flags.Error, AttributeError, KeyError, FileNotFoundError, TypeError) as error:
-        if flags.FLAGS.is_parsed():
-            raise
-        # A misspelt field or file on the command line, reported by the flag parser.
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     return 0
+
+
+def parse(argv: list[str]) -> tuple[dict, str | None]:
+    """Read the command line into (nested config values, run folder).
+
+    Raises:
+      InputError: for an unknown flag, field or file, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", None, flag_values=values, lock_config=True, sys_argv=argv
+    )
+    workdir = flags.DEFINE_string("workdir", None, "Run folder.", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+        loaded = config.value.to_dict() if config.value is not None else None
+    except flags.UnrecognizedFlagError as error:
+        hint = closest(error.flagname, ("config", "workdir"))
+        raise InputError(f"There is no flag --{error.flagname}{hint}; see --help.") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_one_line(error)) from error
+    except OSError as error:
+        name = next((a for a in argv if a.startswith("--config=")), "--config")
+        raise InputError(f"{name} cannot be loaded: {_one_line(error)}") from error
+    if rest:
+        raise InputError(f"{rest[0]!r} is not a flag; flags start with --, see --help.")
+    if loaded is None:
+        raise InputError("Say what to train: --config=configs/NAME.py.")
+    # Grain reads absl's own flags when it starts worker processes.
+    flags.FLAGS.mark_as_parsed()
+    return loaded, workdir.value
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
