@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tsmjax.data.arrow import write_dataset
+
+settings.register_profile("no deadline", deadline=None)  # other work may share the machine
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)

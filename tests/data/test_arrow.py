@@ -95,6 +95,16 @@ def test_rows_are_views_of_the_file(dataset):
     assert not item.target.flags.writeable and not item.target.flags.owndata
 
 
+def test_mapped_files_hold_no_handles(tmp_path):
+    for number in range(50):
+        write_stream(tmp_path / f"{number:02d}.arrow", pa.table({"target": [[float(number)]]}))
+    source = ArrowSource(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    items = list(source.read(np.arange(50)))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [item.target[0, 0] for item in items] == list(range(50))
+
+
 def test_hugging_face_reads_what_we_write(dataset):
     loaded = datasets.load_from_disk(dataset("a", [3, 4], targets=2, future=1))
     assert loaded.num_rows == 2

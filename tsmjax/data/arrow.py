@@ -22,7 +22,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -95,7 +94,7 @@ class ArrowSource:
         self.mean_group: float = header["mean_group"]
         self._files = header["files"]
         self._first_rows = np.cumsum([0] + [file["rows"] for file in self._files])
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: dict[int, pa.Buffer] = {}
         self._tables: dict[int, pa.Table] = {}
         self._fields = [
             (count, f"{count}_at", name)
@@ -146,9 +145,9 @@ class ArrowSource:
         try:
             mapped = self._maps[file]
         except KeyError:
-            with open(self._files[file]["path"], "rb") as handle:
-                mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps[file] = mapped
+            # The map outlives the file handle, so that thousands of files need no open handles.
+            with pa.memory_map(self._files[file]["path"]) as handle:
+                mapped = self._maps[file] = handle.read_buffer()
         dtype = self._files[file]["dtypes"][column]
         return np.frombuffer(mapped, dtype, variates * length, at).reshape(variates, length)
 
