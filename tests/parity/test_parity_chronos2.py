@@ -15,6 +15,7 @@ from convert import verify_chronos2
 from convert.verify_chronos2 import Case, compare, example, pack
 from tsmjax import weights
 from tsmjax.models import chronos2
+from tsmjax.weights.chronos2 import from_config
 
 GOLDEN_SIZE = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 BASE_SIZE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
@@ -69,16 +70,13 @@ def base(tmp_path_factory):
     return reference_folder(folder, BASE_SIZE, 8192, chronos2.QUANTILES_21)
 
 
-@pytest.mark.parametrize("packs", [None, 1, 2])
-@pytest.mark.parametrize("gain", [1.0, 5.0])
+@pytest.mark.parametrize(("gain", "packs"), [(1.0, None), (5.0, None), (5.0, 1), (5.0, 2)])
 def test_small_model_agrees_in_every_block_and_gradient(tmp_path, gain, packs):
     folder = reference_folder(tmp_path / "m", GOLDEN_SIZE, 64, (0.1, 0.5, 0.9), gain)
     case = dataclasses.replace(example(70, 40, rows=9), packs=packs)
     rows = compare(folder, case)
     assert_agree(rows)
     assert len(errors(rows, "gradient")) == 40
-    loss = next(row for row in rows if row.name == "loss")
-    assert loss.error <= loss.tolerance
     assert errors(rows, "predictions")[0] <= 1e-4
 
 
@@ -152,8 +150,6 @@ def test_config_survives_the_round_trip(test_data):
     source = test_data / "weights/dummy-chronos2-model"
     hf = json.loads((source / "config.json").read_text())
     values = weights.read(source).config_values
-    from tsmjax.weights.chronos2 import from_config
-
     written = from_config(values)
     assert written["chronos_config"] == hf["chronos_config"]
     ignored = {"chronos_config", "transformers_version"}
