@@ -44,6 +44,11 @@ def test_the_order_is_shuffled_and_seeded():
     assert 20 < np.abs(np.diff(first)).sum() < 44  # neither in runs nor alternating
 
 
+def test_every_block_has_its_own_order():
+    source, _ = Mixture([1, 1], 0).locate(np.arange(128))
+    assert not np.array_equal(source[:64], source[64:])
+
+
 def test_a_place_far_away_costs_nothing():
     source, ordinal = Mixture([0.9, 0.1], 0).locate(np.asarray([10**13]))
     share = [0.9, 0.1][source[0]]

@@ -161,6 +161,13 @@ def test_generated_once_even_by_two_at_a_time(cache, monkeypatch):
     assert embedded.resolve("embedded:tsmixup?series=5&seed=2") != found[0]
 
 
+def test_a_failed_process_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="embedded:kernel_synth failed"):
+        embedded.resolve("embedded:kernel_synth?series=2&length=16")
+    assert [path.suffix for path in (cache / "embedded").iterdir()] == [".lock"]
+
+
 def test_batches_from_embedded_sources():
     config = DataConfig(
         sources=(

@@ -405,7 +405,7 @@ def _layout(
         return variates, lengths, np.zeros_like(starts)
     if not base <= buffer.address < base + size:
         raise _NotMappableError  # decompressed into memory
-    position = buffer.address - base + (values.offset + starts) * _NATIVE[values.type].itemsize
+    position = buffer.address - base + starts * _NATIVE[values.type].itemsize
     return variates, lengths, position
 
 
