@@ -82,9 +82,7 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     values = dict(found.config["model"])
     if (stored := values.pop("family")) != family:
         raise InputError(f"{source} holds a {stored} model, but {family} was asked for.")
-    return weights.Imported(
-        family, values, found.params, found.source, found.config["task"]["kind"]
-    )
+    return weights.Imported(family, values, found.params, found.source)
 
 
 def import_weights(found: weights.Imported, target: str) -> None:
@@ -94,14 +92,15 @@ def import_weights(found: weights.Imported, target: str) -> None:
       InputError: when `target` exists and is not empty.
     """
     config = build(find_module("models", found.family).Config, found.config_values, "model")
+    task = weights.task(found.family)
     checkpoint.save_weights(
         target,
         params=found.params,
         stats={},
         config={
             "model": {"family": found.family, **dataclasses.asdict(config)},
-            "task": {"kind": found.task},
-            "tsmjax": {"family": found.family, "task": found.task, "format": weights.FORMAT},
+            "task": {"kind": task},
+            "tsmjax": {"family": found.family, "task": task, "format": weights.FORMAT},
         },
         artefacts={"source": found.source},
     )

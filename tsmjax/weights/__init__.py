@@ -6,8 +6,9 @@ from tsmjax.weights.engine import (
     identify,
     read,
     relayout,
+    task,
     tensors,
     write,
 )
 
-__all__ = ["FORMAT", "Imported", "identify", "read", "relayout", "tensors", "write"]
+__all__ = ["FORMAT", "Imported", "identify", "read", "relayout", "task", "tensors", "write"]

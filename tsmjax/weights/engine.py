@@ -53,14 +53,12 @@ class Imported:
       config_values: values of the family's `Config`.
       params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
       source: where they came from, with a digest of the weight files.
-      task: kind of the task that such weights are trained for.
     """
 
     family: str
     config_values: dict[str, Any]
     params: Tree
     source: str
-    task: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +105,7 @@ def read(
     files = _files(weights)
     params = _fill(files, _parameters(family, values), table, adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
-    return Imported(family, values, params, f"{path} (sha256 {digest})", table.TASK)
+    return Imported(family, values, params, f"{path} (sha256 {digest})")
 
 
 def write(folder: str | Path, family: str, config_values: Mapping[str, Any], params: Tree) -> None:
@@ -128,7 +126,7 @@ def write(folder: str | Path, family: str, config_values: Mapping[str, Any], par
     stored = tensors(family, config_values, params)
     config = {
         **table.from_config(config_values),
-        "tsmjax": {"family": family, "task": table.TASK, "format": FORMAT},
+        "tsmjax": {"family": family, "task": task(family), "format": FORMAT},
     }
     beside = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
@@ -162,6 +160,11 @@ def tensors(family: str, config_values: Mapping[str, Any], params: Tree) -> dict
         leaf = found[slot.path] if slot.layer is None else found[slot.path][slot.layer]
         stored[name] = np.ascontiguousarray(TRANSFORMS[slot.transform](np.asarray(leaf)))
     return stored
+
+
+def task(family: str) -> str:
+    """Return the kind of task that a family's published weights were trained for."""
+    return _table(family).TASK
 
 
 def identify(hf: Mapping[str, Any]) -> str:
