@@ -11,14 +11,13 @@ from ml_collections import ConfigDict, config_dict
 from tsmjax.models.chronos2 import PRESETS
 
 
-def sources(corpus: str) -> tuple:
-    """Mixture of the Chronos recipe over `corpus`, or over embedded series when it is empty."""
-    prefix = f"{corpus}/" if corpus else "embedded:"
-    suffix = "" if corpus else "?length=2112"
-    return (
-        {"path": f"{prefix}tsmixup{suffix}", "weight": 0.9},
-        {"path": f"{prefix}kernel_synth{suffix}", "weight": 0.1},
-    )
+def sources(corpus: str, steps: int) -> tuple:
+    """Mixture of the Chronos recipe: the folder `corpus`, or embedded series of up to `steps`."""
+    if corpus:
+        paths = f"{corpus}/tsmixup", f"{corpus}/kernel_synth"
+    else:
+        paths = f"embedded:tsmixup?max_length={steps}", f"embedded:kernel_synth?length={steps}"
+    return ({"path": paths[0], "weight": 0.9}, {"path": paths[1], "weight": 0.1})
 
 
 def get_config(corpus: str = "") -> ConfigDict:
@@ -40,7 +39,7 @@ def get_config(corpus: str = "") -> ConfigDict:
             "task": {"kind": "forecast", "reduction": "padded"},
             # 12 series on each of 64 GPUs.
             "data": {
-                "sources": sources(corpus),
+                "sources": sources(corpus, 2048 + 64),
                 "batch_size": 768,
                 "slots": config_dict.placeholder(int),
                 "max_series": config_dict.placeholder(int),

@@ -16,9 +16,13 @@ def get_config(corpus: str = "") -> ConfigDict:
     config = chronos2_base.get_config(corpus)
     config.name = "base_stage2"
     config.model.update({"context_length": 8192, "max_output_patches": 16, "remat": "full"})
-    if not corpus:
-        for source in config.data.sources:
-            source["path"] = source["path"].replace("length=2112", "length=8448")
-    config.data.update({"batch_size": 256, "min_past": 256, "min_future": 256})
+    config.data.update(
+        {
+            "sources": chronos2_base.sources(corpus, 8192 + 256),
+            "batch_size": 512,  # 4 series on each of 64 GPUs, twice
+            "min_past": 256,
+            "min_future": 256,
+        }
+    )
     config.optim.update({"length": "50_000 steps", "lr": 3e-5, "accumulate": 2})
     return config

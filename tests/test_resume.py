@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 STEPS = 60
 COMMAND = [
     *(sys.executable, "-m", "tsmjax.main", "--config=configs/chronos2_test.py"),
-    *("--config.data.sources[0].path=embedded:tsmixup?series=64&length=256",),
+    *("--config.data.sources[0].path=embedded:tsmixup?series=64&max_length=256",),
     *("--config.data.sources[1].path=embedded:kernel_synth?series=16&length=256",),
     *("--config.model.context_length=128", "--config.model.d_model=64", "--config.model.d_ff=128"),
     f"--config.optim.length={STEPS}",

@@ -104,7 +104,9 @@ def create(
             "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0)},
             "step": jnp.int32(0),
         }
-        return state, frozen
+        # An initialiser may leave a weakly typed leaf (jnp.full without a dtype); the step returns
+        # strong types, and would compile a second time for them.
+        return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), (state, frozen))
 
     state, frozen = jax.eval_shape(init, jax.random.key(0))
     placed = sharding.place(task.sharding, plan.params, mesh, replicate_below)

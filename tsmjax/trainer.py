@@ -174,6 +174,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         if stopped:
             log.info("Stopping early: %s.", stopped)
             break
+    feed.close()
     checkpointer.wait()
 
     # ------------------------------------------------------------------ the best, scored once

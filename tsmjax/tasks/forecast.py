@@ -60,7 +60,8 @@ class Task(BaseTask):
         """Open the training sources; `split` is "train", the only one that is sampled."""
         model = self.config.model
         return ForecastBatches(
-            dataclasses.replace(self.config.data, context_length=model.context_length),
+            self.config.data,
+            context_length=self.config.data.context_length or model.context_length,
             prediction_length=self.horizon,
             patch=self.patch,
             seed=self.config.seed,
