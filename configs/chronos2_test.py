@@ -56,7 +56,13 @@ def get_config(source: str = "") -> ConfigDict:
                 "precision": "float32",
             },
             "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
-            "checkpoint": {"every": "100 steps", "keep_latest": 2, "keep_best": 2, "init_from": "", "resume_from": ""},
+            "checkpoint": {
+                "every": "100 steps",
+                "keep_latest": 2,
+                "keep_best": 2,
+                "init_from": "",
+                "resume_from": "",
+            },
             "evals": {
                 "every": "100 steps",
                 "suites": (suite,),

@@ -24,7 +24,9 @@ def corpus(tmp_path_factory):
         t = np.arange(rng.integers(200, 500))
         x = np.sin(2 * np.pi * t / 24) + 0.1 * rng.normal(size=(2, len(t))).cumsum(axis=1)
         x[:, rng.random(len(t)) < 0.05] = np.nan
-        rows.append({"item_id": str(number), "target": x.astype(np.float32)[: 1 + (number % 3 == 0)]})
+        rows.append(
+            {"item_id": str(number), "target": x.astype(np.float32)[: 1 + (number % 3 == 0)]}
+        )
     folder = tmp_path_factory.mktemp("corpus") / "walks"
     write_dataset(rows, folder)
     return str(folder)

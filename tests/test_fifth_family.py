@@ -1,4 +1,4 @@
-"""The design's own test: a family outside tsmjax trains, resumes and loads, with nothing changed."""
+"""A family outside tsmjax trains, resumes and loads, with nothing changed under tsmjax/."""
 
 import json
 import math
@@ -80,9 +80,7 @@ def test_another_run_starts_from_its_weights(rows, tmp_path):
     tsmjax.train(toy.config(rows), workdir=str(first))
     init = {"init_from": str(first), "init_skip": ("^head/",)}
     settings = {"length": 1, "lr": 0.0, "freeze": ((r"^model/hidden/", True),)}
-    tsmjax.train(
-        toy.config(rows, checkpoint=init, optim=settings, seed=5), workdir=str(second)
-    )
+    tsmjax.train(toy.config(rows, checkpoint=init, optim=settings, seed=5), workdir=str(second))
     a = checkpoint.load_weights(f"{first}@final").params
     b = checkpoint.load_weights(f"{second}@final").params
     np.testing.assert_array_equal(a["hidden"]["kernel"], b["hidden"]["kernel"])
@@ -110,7 +108,10 @@ def test_patience_stops_early_and_stays_stopped(rows, tmp_path):
 
 
 def test_lengths_in_epochs(rows, tmp_path):
-    settings = {"optim": {"length": "3 epochs", "warmup": "1 epochs"}, "evals": {"every": "1 epochs"}}
+    settings = {
+        "optim": {"length": "3 epochs", "warmup": "1 epochs"},
+        "evals": {"every": "1 epochs"},
+    }
     outcome = tsmjax.train(toy.config(rows, **settings), workdir=str(tmp_path / "run"))
     assert outcome["step"] == 3 * 64 // 16
 

@@ -132,7 +132,10 @@ def test_a_non_finite_step_keeps_the_old_state(rows):
     before = values({k: trainer.state[k] for k in ("params", "stats", "average")})
 
     def poison(batch):
-        return {**batch, "x": np.where(np.arange(len(batch["x"]))[:, None] == 0, np.inf, batch["x"])}
+        return {
+            **batch,
+            "x": np.where(np.arange(len(batch["x"]))[:, None] == 0, np.inf, batch["x"]),
+        }
 
     history = trainer.run(2, poison)
     after = values({k: trainer.state[k] for k in ("params", "stats", "average")})

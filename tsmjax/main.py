@@ -2,7 +2,7 @@
 
     python -m tsmjax.main --config=configs/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.SECTION.FIELD=VALUE ...]
 
-examples:
+Examples:
     python -m tsmjax.main --config=configs/chronos2_test.py
     python -m tsmjax.main --config=configs/chronos2_test.py:data/mine --config.optim.lr=5e-4
     python -m tsmjax.main --config=configs/chronos2_base.py:/data/corpus --workdir=runs/base

@@ -61,7 +61,7 @@ class Task(BaseTask):
         model = self.config.model
         return ForecastBatches(
             self.config.data,
-            context_length=self.config.data.context_length or model.context_length,
+            context_length=model.context_length,
             prediction_length=self.horizon,
             patch=self.patch,
             seed=self.config.seed,
