@@ -52,7 +52,7 @@ def test_a_logged_step_becomes_a_line_a_row_and_scalars(tmp_path, info):
     assert info.messages[1] == "Scores at step 10: embedded/wql=0.5000"
     first, second = rows(tmp_path)
     assert next(iter(first)) == "step"
-    assert first["loss"] == 2.0 and first["loss_padded"] == 1.0 and first["wait_ms"] == 4.0
+    assert first["loss"] == 2.0 and first["loss_padded"] == 1.0 and first["data_wait_ms"] == 4.0
     assert 0 < first["steps_per_second"] < 10 / 0.05
     assert first["samples_per_second"] == pytest.approx(32 * first["steps_per_second"])
     assert second == {"step": 10, "embedded/wql": 0.5, "embedded/nile/wql": 0.25}

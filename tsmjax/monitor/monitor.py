@@ -63,6 +63,7 @@ class Monitor:
         self._losses = line.LossTracker.from_state(state)
         self._main = jax.process_index() == 0
         self._writers: list[Shielded] = []
+        self._disk_reads = line.disk_reads()
         if self._main:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._open(start_step, config.tensorboard)
@@ -97,10 +98,12 @@ class Monitor:
                 "loss_ema": self._losses.ema,
                 "steps_per_second": rate,
                 "samples_per_second": rate * self._rows,
-                "wait_ms": wait_ms,
+                "data_wait_ms": wait_ms,
+                "disk_read_mb": (line.disk_reads() - self._disk_reads) / 2**20,
                 "memory_gb": used.used / 2**30,
             },
         )
+        self._disk_reads = line.disk_reads()
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Report the scores of one evaluation; the time it took counts in no rate."""

@@ -1,0 +1,1 @@
+"""Speed and accuracy beside the reference implementations: ``python -m benchmarks.NAME``."""

@@ -1,0 +1,76 @@
+"""Every shipped config resolves, is covered by sharding rules, and traces on an 8-device mesh."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tsmjax import optim, sharding, state, step
+from tsmjax.config import resolve
+from tsmjax.models import chronos2
+from tsmjax.nn.functional import abstract, flatten
+
+CONFIGS = sorted(
+    path.stem
+    for path in (Path(__file__).parent.parent / "configs").glob("*.py")
+    if path.stem != "__init__"
+)
+
+
+def load(name, argument=None):
+    module = importlib.import_module(f"configs.{name}")
+    return module.get_config(argument) if argument else module.get_config()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_traces_on_eight_devices(name):
+    config = resolve(load(name))
+    assert resolve(config.to_dict()) == config
+    task = config.build_task()
+    mesh = sharding.make_mesh(sharding.MeshConfig(replica=2, fsdp=2, tensor=2))
+    plan = state.blueprint(task, config.optim)
+    _, current, frozen = state.create(task, plan, config.optim, mesh, 0)
+    places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
+    schedule = optim.learning_rate(config.optim, 1000)
+    train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
+    rows, context, horizon = config.data.batch_size, config.model.context_length, task.horizon
+    batch = {
+        "context": jax.ShapeDtypeStruct((rows, 1, context), jnp.float32),
+        "target": jax.ShapeDtypeStruct((rows, 1, horizon), jnp.float32),
+        "future": jax.ShapeDtypeStruct((rows, 1, horizon), jnp.float32),
+        "group": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
+        "patches": jax.ShapeDtypeStruct((rows,), jnp.int32),
+    }
+    after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+    assert {"loss", "loss_padded", "loss_observed", "grad_norm"} <= metrics.keys()
+
+
+def test_the_seed_sizes_and_values():
+    """The table of the training framework that these configs follow."""
+    base, small = resolve(load("chronos2_base")), resolve(load("chronos2_small"))
+    assert (base.model.num_layers, base.model.d_model, base.data.batch_size) == (12, 768, 12 * 64)
+    assert (small.model.num_layers, small.model.d_model, small.data.batch_size) == (6, 512, 16 * 64)
+    seed = resolve(load("chronos2_small", "corpus,seed"))
+    assert (seed.model.num_layers, len(seed.model.quantiles)) == (8, 13)
+    assert [source.path for source in seed.data.sources] == ["corpus/tsmixup", "corpus/kernel_synth"]
+    stage2 = resolve(load("chronos2_base_stage2"))
+    assert (stage2.model.context_length, stage2.task, stage2.optim.lr) == (8192, base.task, 3e-5)
+    assert stage2.data.batch_size == 4 * 2 * 64
+    # Series of stage 2 are long enough to fill its context and its horizon.
+    assert stage2.data.sources[0].path.endswith(f"={8192 + stage2.model.max_output_patches * 16}")
+
+
+def test_each_sharding_rule_is_used_by_a_preset():
+    used = set()
+    for preset in chronos2.PRESETS.values():
+        for scan in (True, False):
+            config = chronos2.Config(**preset, scan_layers=scan)
+            _, params, _ = abstract(lambda rngs, c=config: chronos2.Model(c, rngs=rngs))
+            for path in flatten(params):
+                used.add(next(i for i, (p, _) in enumerate(chronos2.SHARDING) if re.search(p, path)))
+    assert used == set(range(len(chronos2.SHARDING)))
