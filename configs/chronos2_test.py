@@ -46,7 +46,7 @@ def get_config(source: str = "") -> ConfigDict:
             },
             "optim": {
                 "length": "200 steps",
-                "lr": 1e-3,
+                "lr": 3e-3,
                 "schedule": "cosine",
                 "warmup": "5%",
                 "weight_decay": 0.01,
@@ -71,6 +71,6 @@ def get_config(source: str = "") -> ConfigDict:
                 "mode": "min",
                 "batch_size": 64,
             },
-            "log": {"every": "20 steps", "plots": True},
+            "log": {"every": "10 steps", "plots": True},
         }
     )
