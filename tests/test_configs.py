@@ -57,7 +57,10 @@ def test_the_seed_sizes_and_values():
     assert (small.model.num_layers, small.model.d_model, small.data.batch_size) == (6, 512, 16 * 64)
     seed = resolve(load("chronos2_small", "corpus,seed"))
     assert (seed.model.num_layers, len(seed.model.quantiles)) == (8, 13)
-    assert [source.path for source in seed.data.sources] == ["corpus/tsmixup", "corpus/kernel_synth"]
+    assert [source.path for source in seed.data.sources] == [
+        "corpus/tsmixup",
+        "corpus/kernel_synth",
+    ]
     stage2 = resolve(load("chronos2_base_stage2"))
     assert (stage2.model.context_length, stage2.task, stage2.optim.lr) == (8192, base.task, 3e-5)
     assert stage2.data.batch_size == 4 * 2 * 64
@@ -72,5 +75,7 @@ def test_each_sharding_rule_is_used_by_a_preset():
             config = chronos2.Config(**preset, scan_layers=scan)
             _, params, _ = abstract(lambda rngs, c=config: chronos2.Model(c, rngs=rngs))
             for path in flatten(params):
-                used.add(next(i for i, (p, _) in enumerate(chronos2.SHARDING) if re.search(p, path)))
+                used.add(
+                    next(i for i, (p, _) in enumerate(chronos2.SHARDING) if re.search(p, path))
+                )
     assert used == set(range(len(chronos2.SHARDING)))
