@@ -7,17 +7,16 @@ from pathlib import Path
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from chronos.chronos2.model import Chronos2Model
 
 from convert.verify import Row, max_error
 from tsmjax import weights
-from tsmjax.config import build
+from tsmjax.config import resolve
 from tsmjax.models import chronos2
 from tsmjax.nn.functional import abstract, merge
-from tsmjax.nn.losses import quantile_loss
+from tsmjax.tasks import Modules
 
 PREDICTION_TOLERANCE = 1e-4  # in normalised space; relative where everything is below 1
 STATE_TOLERANCE = 1e-4  # relative to the largest hidden state
@@ -196,29 +195,36 @@ def reference(folder: Path, case: Case, attention: str, gradients: bool) -> Trac
 
 
 def ours(folder: Path, case: Case, gradients: bool) -> Trace:
-    """Run our model on the same batch, packed; arguments of `reference`."""
+    """Run our model and the loss of our training task on the same batch; see `reference`."""
     found = weights.read(folder, "chronos2")
-    stacked = build(chronos2.Config, found.config_values, "model")
-    unrolled = dataclasses.replace(stacked, scan_layers=False)
-    graph, _, _ = abstract(lambda rngs: chronos2.Model(stacked, rngs=rngs))
+    patches = -(-case.target.shape[1] // found.config_values["output_patch_size"])
+    model_values = {**found.config_values, "family": "chronos2", "max_output_patches": patches}
+    config = resolve({"model": model_values, "task": {"kind": weights.task("chronos2")}})
+    task = config.build_task()
+    graph, _, _ = abstract(lambda rngs: chronos2.Model(config.model, rngs=rngs))
+    unrolled = dataclasses.replace(config.model, scan_layers=False)
     unrolled_graph, layout, _ = abstract(lambda rngs: chronos2.Model(unrolled, rngs=rngs))
+
     rows = pack(case.group_ids, case.packs)
-    context, target, future = (spread(x, rows) for x in (case.context, case.target, case.future))
-    group = np.where(rows >= 0, case.group_ids[rows], -1)
-    patches = -(-case.target.shape[1] // stacked.patch_size)
+    missing = patches * config.model.patch_size - case.target.shape[1]
+    widen = ((0, 0), (0, missing))
+    target, future = (np.pad(x, widen, constant_values=np.nan) for x in (case.target, case.future))
+    batch = {
+        "context": spread(case.context, rows),
+        "target": spread(target, rows),
+        "future": spread(future, rows),
+        "group": np.where(rows >= 0, case.group_ids[rows], -1),
+        "patches": np.full(len(rows), patches, np.int32),
+    }
 
     def loss(params):
         model = merge(graph, params, {})
-        predictions, loc_scale = model(context, future, group, output_patches=patches)
-        missing = predictions.shape[-1] - target.shape[-1]
-        pad = ((0, 0), (0, 0), (0, missing))
-        wanted, known = (jnp.pad(x, pad, constant_values=jnp.nan) for x in (target, future))
-        wanted = model.normalise(wanted, loc_scale)
-        mask = jnp.isfinite(wanted) & ~jnp.isfinite(known)
-        elementwise = quantile_loss(predictions, wanted, mask, stacked.quantiles)
-        # the reference's mean over rows and the padded horizon, and sum over quantiles
-        total = elementwise.sum() / (len(case.context) * predictions.shape[-1])
-        return total, predictions
+        predictions, _ = model(
+            *(batch[name] for name in ("context", "future", "group", "patches")),
+            output_patches=patches,
+        )
+        sums = task.terms(Modules(model), batch, None, False)
+        return sums["loss_padded"] / task.weights(batch)["loss_padded"], predictions
 
     if gradients:
         (value, predictions), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
@@ -236,9 +242,12 @@ def ours(folder: Path, case: Case, gradients: bool) -> Trace:
 
     model = merge(unrolled_graph, weights.relayout(found.params, layout), {})
     with mock.patch.object(chronos2.Block, "__call__", recording):
-        final, _ = model.encode(context, future, group, output_patches=patches)
+        inputs = (batch[name] for name in ("context", "future", "group"))
+        final, _ = model.encode(*inputs, output_patches=patches)
     states["final norm"] = gather(final, rows)
-    _, observed, _ = model.embed_tokens(context, future, None, output_patches=patches)
+    _, observed, _ = model.embed_tokens(
+        batch["context"], batch["future"], None, output_patches=patches
+    )
     states["observed"] = gather(observed, rows)
     return Trace(states, gather(predictions, rows), float(value), named)
 

@@ -65,10 +65,6 @@ class Task(abc.ABC):
     def batches(self, split: str, host: int, hosts: int) -> Batches:
         """Return the batches of `split` that this host reads."""
 
-    def bucket(self, seed: int, step: int) -> Any:
-        """Name the static shape of the batch of `step`; the same on every host."""
-        return None
-
     def device(self, batch: Batch, key: jax.Array, train: bool) -> Batch:
         """Generate, mix, crop or augment on the device, at the head of the step."""
         return batch
