@@ -186,10 +186,10 @@ def test_validation_does_not_see_the_test_window(datasets):
 def test_an_offset_moves_both_windows():
     values = np.arange(100, dtype=np.float32)
     dataset = EvalDataset("x", [values], 4, 1, offset=-20)
-    past, label = dataset.window(values, "test")
+    ((past, label),) = dataset.windows(values, "test")
     np.testing.assert_array_equal(label, [80, 81, 82, 83])
     assert past[-1] == 79
-    past, label = dataset.window(values, "validation")
+    ((past, label),) = dataset.windows(values, "validation")
     np.testing.assert_array_equal(label, [76, 77, 78, 79])
     assert past[-1] == 75
     with pytest.raises(InputError, match="offset -3"):

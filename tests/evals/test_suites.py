@@ -34,7 +34,7 @@ def test_embedded_windows_are_those_that_training_never_sees():
     for dataset in ours.datasets:
         members = [one for one in training.values() if one.dataset == dataset.name]
         for values, one in zip(dataset.series, members, strict=True):
-            past, label = dataset.window(values, "validation")
+            ((past, label),) = dataset.windows(values, "validation")
             np.testing.assert_array_equal(past, one.training_values)
             assert len(label) == one.horizon == dataset.horizon
             assert one.season_length == dataset.season_length

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +37,9 @@ class EvalDataset:
       series: values of each series, shape (length,); NaN = missing.
       horizon: steps to forecast.
       season_length: steps of one season, for MASE and for seasonal naive.
-      offset: where the test window begins, counted from the end (−96 with horizon 24 leaves 72
-        steps unused); 0 means −horizon.
+      offset: where the first test window begins, counted from the end (−96 with horizon 24 and one
+        window leaves 72 steps unused); 0 means that the last window ends with the series.
+      rolls: test windows of each series, one horizon apart; each sees all that lies before it.
     """
 
     name: str
@@ -46,30 +47,49 @@ class EvalDataset:
     horizon: int
     season_length: int
     offset: int = 0
+    rolls: int = 1
 
     def __post_init__(self) -> None:
-        if self.horizon < 1 or self.season_length < 1:
+        if min(self.horizon, self.season_length, self.rolls) < 1:
             raise InputError(
-                f"Data set {self.name!r} has horizon {self.horizon} and season length "
-                f"{self.season_length}; both must be at least 1."
+                f"Data set {self.name!r} has horizon {self.horizon}, season length "
+                f"{self.season_length} and rolls {self.rolls}; each must be at least 1."
             )
-        if self.offset and self.offset > -self.horizon:
+        steps = self.horizon * self.rolls
+        if self.offset and self.offset > -steps:
             raise InputError(
                 f"Data set {self.name!r} has offset {self.offset}, which must be 0 or at most "
-                f"{-self.horizon}, so that its {self.horizon} steps lie inside the series."
+                f"{-steps}, so that its {steps} steps lie inside the series."
             )
 
-    def window(self, values: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Cut one series into (past, label); "validation" lies one horizon before "test"."""
-        begin = len(values) + (self.offset or -self.horizon)
-        begin -= self.horizon if split == "validation" else 0
-        return values[: max(begin, 0)], values[max(begin, 0) : max(begin + self.horizon, 0)]
+    def windows(self, values: np.ndarray, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Cut one series into `rolls` pairs (past, label).
+
+        The windows of "validation" lie right before those of "test". A past is empty when the
+        series is too short.
+        """
+        first = len(values) + (self.offset or -self.horizon * self.rolls)
+        first -= self.horizon * self.rolls if split == "validation" else 0
+        begins = (first + self.horizon * roll for roll in range(self.rolls))
+        return [
+            (values[: max(begin, 0)], values[max(begin, 0) : max(begin + self.horizon, 0)])
+            for begin in begins
+        ]
 
 
-class _Item(NamedTuple):
+class Window(NamedTuple):
+    """One forecast to make and score.
+
+    Attributes:
+      dataset: position of its data set in the evaluator.
+      name: title of its plot.
+      past: (length,) float32, all of it, for the seasonal error; the model sees its end.
+      label: (horizon,) float32 what happened.
+    """
+
     dataset: int
     name: str
-    past: np.ndarray  # all of it, for the seasonal error; the model sees its end
+    past: np.ndarray
     label: np.ndarray
 
 
@@ -138,7 +158,7 @@ class ForecastEvaluator:
         self._context_length = context_length
         self._patch = patch
         self._batch_size = batch_size
-        self._items = list(self._cut())
+        self.windows = list(self._cut())
         # Whole patches that cover the longest horizon of the suite: no shorter shape is compiled.
         longest = max(dataset.horizon for dataset in datasets)
         self._horizon = patch * math.ceil(longest / patch)
@@ -169,14 +189,26 @@ class ForecastEvaluator:
           float64 arrays over data sets (D,) or (D, levels).
         """
         forecasts = np.asarray(predict({name: batch[name] for name in _MODEL_INPUTS}))[:, 0]
+        rows = np.flatnonzero(batch["weight"])
+        return self.add_up((int(batch["item"][row]), forecasts[row]) for row in rows)
+
+    def add_up(self, forecasts: Iterable[tuple[int, np.ndarray]]) -> Sums:
+        """Sum losses and errors of forecasts made in any way, and of seasonal naive.
+
+        Args:
+          forecasts: pairs of the number of a window in `windows` and its quantiles (Q, ≥ horizon)
+            at the evaluator's levels, in the units of the series.
+
+        Returns:
+          float64 arrays over data sets (D,) or (D, levels).
+        """
         count = len(self.datasets)
         sums = {name: np.zeros((count, len(metrics.LEVELS))) for name in ("loss", "naive_loss")}
         sums |= {name: np.zeros(count) for name in ("label", "cells", "error", "naive_error")}
-        for row in np.flatnonzero(batch["weight"]):
-            index = int(batch["item"][row])
-            item = self._items[index]
+        for index, forecast in forecasts:
+            item = self.windows[index]
             dataset = self.datasets[item.dataset]
-            quantiles = forecasts[row, :, : dataset.horizon]
+            quantiles = forecast[:, : dataset.horizon]
             if index in self._examples:
                 self._examples[index] = quantiles
             scored = metrics.interpolate(self._quantiles, quantiles, metrics.LEVELS)
@@ -218,26 +250,27 @@ class ForecastEvaluator:
         for index, quantiles in self._examples.items():
             if quantiles is None:
                 continue
-            item = self._items[index]
+            item = self.windows[index]
             panels.append(plots.Panel(item.name, item.past, item.label, self._quantiles, quantiles))
         if not panels:
             return []
         path = Path(folder) / f"forecasts_{self.name}_{self.split}.png"
         return [plots.fan_chart(panels, path, title=f"{self.name}, {self.split} window")]
 
-    def _cut(self) -> Iterator[_Item]:
+    def _cut(self) -> Iterator[Window]:
         short = total = 0
         for index, dataset in enumerate(self.datasets):
             for number, values in enumerate(dataset.series):
                 total += 1
                 # An infinite value would poison the instance norm of its row: it is missing.
                 values = np.where(np.isfinite(values), values, np.nan).astype(np.float32)
-                past, label = dataset.window(values, self.split)
-                if not len(past):
+                windows = dataset.windows(values, self.split)
+                if not len(windows[0][0]):
                     short += 1
                     continue
                 title = dataset.name if len(dataset.series) == 1 else f"{dataset.name} {number}"
-                yield _Item(index, title, past, label)
+                for past, label in windows:
+                    yield Window(index, title, past, label)
         if short == total:
             raise InputError(
                 f"No series of suite {self.name!r} is long enough for its {self.split} window and "
@@ -253,7 +286,7 @@ class ForecastEvaluator:
         """Items to plot: the first of every data set, then the second of each, and so on."""
         seen = [0] * len(self.datasets)
         ranks = []
-        for index, item in enumerate(self._items):
+        for index, item in enumerate(self.windows):
             ranks.append((seen[item.dataset], index))
             seen[item.dataset] += 1
         return [index for _, index in sorted(ranks)[:_PANELS]]
@@ -265,7 +298,7 @@ class ForecastEvaluator:
         while lengths[-1] // _BUCKET_STEP >= max(_SHORTEST_BUCKET, self._patch):
             lengths.append(self._patch * math.ceil(lengths[-1] // _BUCKET_STEP / self._patch))
         buckets: dict[int, list[int]] = {}
-        for index, item in enumerate(self._items):
+        for index, item in enumerate(self.windows):
             needed = min(len(item.past), self._context_length)
             length = min(length for length in lengths if length >= needed)
             buckets.setdefault(length, []).append(index)
@@ -284,7 +317,7 @@ class ForecastEvaluator:
             "weight": np.zeros(rows, np.float32),
         }
         for row, index in enumerate(members):
-            item = self._items[index]
+            item = self.windows[index]
             seen = item.past[-self._context_length :]
             batch["context"][row, 0, length - len(seen) :] = seen
             batch["target"][row, 0, : len(item.label)] = item.label
