@@ -11,12 +11,17 @@ from ml_collections import ConfigDict, config_dict
 from tsmjax.models.chronos2 import PRESETS
 
 
-def sources(corpus: str, steps: int) -> tuple:
-    """Mixture of the Chronos recipe: the folder `corpus`, or embedded series of up to `steps`."""
+def sources(corpus: str, steps: int, kernel_series: int = 512) -> tuple:
+    """Mixture of the Chronos recipe: the folder `corpus`, or embedded series of up to `steps`.
+
+    The cost of an embedded KernelSynth series grows with the cube of its length, hence
+    `kernel_series`, the number of them.
+    """
     if corpus:
         paths = f"{corpus}/tsmixup", f"{corpus}/kernel_synth"
     else:
-        paths = f"embedded:tsmixup?max_length={steps}", f"embedded:kernel_synth?length={steps}"
+        kernel_synth = f"embedded:kernel_synth?series={kernel_series}&length={steps}"
+        paths = f"embedded:tsmixup?max_length={steps}", kernel_synth
     return ({"path": paths[0], "weight": 0.9}, {"path": paths[1], "weight": 0.1})
 
 

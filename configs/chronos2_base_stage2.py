@@ -18,7 +18,7 @@ def get_config(corpus: str = "") -> ConfigDict:
     config.model.update({"context_length": 8192, "max_output_patches": 16, "remat": "full"})
     config.data.update(
         {
-            "sources": chronos2_base.sources(corpus, 8192 + 256),
+            "sources": chronos2_base.sources(corpus, 8192 + 256, kernel_series=64),
             "batch_size": 512,  # 4 series on each of 64 GPUs, twice
             "min_past": 256,
             "min_future": 256,

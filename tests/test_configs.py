@@ -65,7 +65,8 @@ def test_the_seed_sizes_and_values():
     assert (stage2.model.context_length, stage2.task, stage2.optim.lr) == (8192, base.task, 3e-5)
     assert stage2.data.batch_size == 4 * 2 * 64
     # Series of stage 2 are long enough to fill its context and its horizon.
-    assert stage2.data.sources[0].path.endswith(f"={8192 + stage2.model.max_output_patches * 16}")
+    longest = 8192 + stage2.model.max_output_patches * 16
+    assert all(source.path.endswith(f"length={longest}") for source in stage2.data.sources)
 
 
 def test_each_sharding_rule_is_used_by_a_preset():
