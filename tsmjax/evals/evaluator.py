@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tsmjax.monitor.logs import console
 
+T = TypeVar("T")
 Batch = dict[str, np.ndarray]
 Sums = dict[str, np.ndarray]
 Predict = Callable[[Batch], np.ndarray]
@@ -66,8 +67,16 @@ def evaluate(
       hosts: number of processes.
       reduce: adds sums over processes; needed when `hosts` > 1.
     """
-    batches = evaluator.batches(host, hosts)
     total: Sums = {}
+    batches = evaluator.batches(host, hosts)
+    for batch in tracked(batches, f"evaluating {evaluator.name}", len(batches), host == 0):
+        for name, value in evaluator.sums(predict, batch).items():
+            total[name] = total[name] + value if name in total else value
+    return evaluator.scores(reduce(total) if reduce else total)
+
+
+def tracked(items: Iterable[T], description: str, total: int, show: bool = True) -> Iterator[T]:
+    """Yield `items`, with a progress bar and the time left once it takes long (terminals only)."""
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
@@ -75,11 +84,9 @@ def evaluate(
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=host != 0 or not console.is_terminal,
+        disable=not show or not console.is_terminal,
     ) as progress:
-        bar = progress.add_task(f"evaluating {evaluator.name}", total=len(batches), visible=False)
-        for batch in batches:
-            for name, value in evaluator.sums(predict, batch).items():
-                total[name] = total[name] + value if name in total else value
+        bar = progress.add_task(description, total=total, visible=False)
+        for item in items:
+            yield item
             progress.update(bar, advance=1, visible=time.monotonic() - started > _PATIENCE)
-    return evaluator.scores(reduce(total) if reduce else total)

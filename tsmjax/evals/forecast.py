@@ -12,13 +12,16 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tsmjax.errors import InputError
 from tsmjax.evals import metrics
 from tsmjax.evals.evaluator import Batch, Predict, Sums
+
+if TYPE_CHECKING:
+    from tsmjax.monitor.plots import Panel
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +112,13 @@ class _Lazy(Sequence[Batch]):
 class ForecastEvaluator:
     """Scores quantile forecasts of single series.
 
+    Attributes:
+      name: name of the suite.
+      split: "test" or "validation".
+      datasets: what is scored.
+      windows: every forecast to make, in the order of data sets, series and rolls.
+      losses: (windows,) WQL of each window alone in the last evaluation, NaN where undefined.
+
     Scores are ``SUITE/DATASET/wql`` and ``SUITE/DATASET/mase``; over data sets, ``SUITE/wql`` and
     ``SUITE/mase`` are geometric means relative to seasonal naive (below 1 is better than it), and
     ``SUITE/avg_wql`` and ``SUITE/avg_mase`` plain means of the raw scores. Data sets on which
@@ -159,6 +169,7 @@ class ForecastEvaluator:
         self._patch = patch
         self._batch_size = batch_size
         self.windows = list(self._cut())
+        self.losses = np.full(len(self.windows), np.nan)
         # Whole patches that cover the longest horizon of the suite: no shorter shape is compiled.
         longest = max(dataset.horizon for dataset in datasets)
         self._horizon = patch * math.ceil(longest / patch)
@@ -171,7 +182,7 @@ class ForecastEvaluator:
         two entries of our own: `item` (P,) int32 and `weight` (P,) float32, zero for padding.
         """
         plan = []
-        for length, members in sorted(self._buckets().items()):
+        for length, members in sorted(self._buckets(range(len(self.windows))).items()):
             rows = min(self._batch_size, math.ceil(len(members) / hosts))
             for start in range(0, len(members), rows * hosts):
                 begin = start + host * rows
@@ -216,12 +227,14 @@ class ForecastEvaluator:
             flat = np.broadcast_to(naive, (len(metrics.LEVELS), dataset.horizon))
             scale = [metrics.seasonal_error(item.past, dataset.season_length)]
             at = item.dataset
-            sums["label"][at] += metrics.absolute_label_sum(item.label)
+            labels = metrics.absolute_label_sum(item.label)
+            sums["label"][at] += labels
             median = scored[metrics.LEVELS.index(0.5)]
             for prefix, levels, point in (("", scored, median), ("naive_", flat, naive)):
-                sums[f"{prefix}loss"][at] += metrics.quantile_loss_sums(
-                    item.label, levels, metrics.LEVELS
-                )
+                loss = metrics.quantile_loss_sums(item.label, levels, metrics.LEVELS)
+                sums[f"{prefix}loss"][at] += loss
+                if not prefix:
+                    self.losses[index] = metrics.weighted_quantile_loss(loss, labels)
                 error, cells = metrics.scaled_error_sum(item.label[None], point[None], scale)
                 sums[f"{prefix}error"][at] += error
             sums["cells"][at] += cells
@@ -291,15 +304,31 @@ class ForecastEvaluator:
             seen[item.dataset] += 1
         return [index for _, index in sorted(ranks)[:_PANELS]]
 
-    def _buckets(self) -> dict[int, list[int]]:
-        """Items by padded context length: whole patches, at most four times what is needed."""
+    def panels(self, predict: Predict, windows: Sequence[int]) -> list[Panel]:
+        """Forecast the given windows and return what a fan chart draws of each."""
+        from tsmjax.monitor import plots
+
+        drawn = {}
+        for length, members in self._buckets(windows).items():
+            batch = self._batch(length, len(members), members)
+            forecasts = np.asarray(predict({name: batch[name] for name in _MODEL_INPUTS}))[:, 0]
+            for index, forecast in zip(members, forecasts, strict=True):
+                item = self.windows[index]
+                quantiles = forecast[:, : len(item.label)]
+                drawn[index] = plots.Panel(
+                    item.name, item.past, item.label, self._quantiles, quantiles
+                )
+        return [drawn[index] for index in windows]
+
+    def _buckets(self, windows: Iterable[int]) -> dict[int, list[int]]:
+        """Windows by padded context length: whole patches, at most four times what is needed."""
         longest = self._patch * math.ceil(self._context_length / self._patch)
         lengths = [longest]
         while lengths[-1] // _BUCKET_STEP >= max(_SHORTEST_BUCKET, self._patch):
             lengths.append(self._patch * math.ceil(lengths[-1] // _BUCKET_STEP / self._patch))
         buckets: dict[int, list[int]] = {}
-        for index, item in enumerate(self.windows):
-            needed = min(len(item.past), self._context_length)
+        for index in windows:
+            needed = min(len(self.windows[index].past), self._context_length)
             length = min(length for length in lengths if length >= needed)
             buckets.setdefault(length, []).append(index)
         return buckets
