@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-__all__ = ["from_pretrained", "train"]
+_HOMES = {"Forecaster": "forecaster", "from_pretrained": "pretrained", "train": "trainer"}
+
+__all__ = ["Forecaster", "from_pretrained", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names on first use, so that data workers never import jax."""
-    if name == "train":
-        from tsmjax.trainer import train
-
-        return train
-    if name == "from_pretrained":
-        from tsmjax.pretrained import from_pretrained
-
-        return from_pretrained
-    raise AttributeError(f"module 'tsmjax' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tsmjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tsmjax.{_HOMES[name]}"), name)

@@ -46,6 +46,10 @@ class DataConfig:
       batch_size: rows of a global batch (targets and covariates alike), over all hosts.
       context_length: steps before the cut; None for as many as the model takes. Shorter pasts are
         padded with NaN on the left.
+      prediction_length: steps of the longest horizon to train for; None for as many as the model
+        forecasts.
+      validation: an Arrow folder or file; the training loss on the last horizon of each of its
+        tasks becomes the score ``validation/loss``. Empty for none.
       slots: rows of a pack; None for the largest group of all sources.
       min_past: least number of steps before the cut. chronos-forecasting takes the horizon for
         fine-tuning.
@@ -64,6 +68,8 @@ class DataConfig:
     sources: tuple[Source, ...] = ()
     batch_size: int = 256
     context_length: int | None = None
+    prediction_length: int | None = None
+    validation: str = ""
     slots: int | None = None
     min_past: int = 16
     min_future: int = 1
@@ -78,7 +84,7 @@ class DataConfig:
     def __post_init__(self):
         least = dict.fromkeys(("batch_size", "min_past", "min_future", "stride", "prefetch"), 1)
         least |= {"holdout": 0, "workers": 0}
-        optional = {"context_length": 1, "slots": 1, "max_series": 1}
+        optional = dict.fromkeys(("context_length", "prediction_length", "slots", "max_series"), 1)
         least |= {name: low for name, low in optional.items() if getattr(self, name) is not None}
         for name, low in least.items():
             if getattr(self, name) < low:

@@ -16,7 +16,7 @@ from tsmjax.nn.losses import quantile_loss
 
 
 class LossEvaluator:
-    """Scores ``NAME/loss``: the mean quantile loss, in the normalised space of training.
+    """Scores ``NAME/loss``: the training loss over observed steps, `loss_observed`.
 
     The label of a task is its last `horizon` steps; its covariates known ahead are seen there.
     """
@@ -99,7 +99,7 @@ class LossEvaluator:
         label = instance_norm.normalise(batch["target"], (loc, scale), arcsinh=self._arcsinh)
         counts = np.isfinite(label)
         losses = np.asarray(quantile_loss(forecast, label, counts, self._quantiles), np.float64)
-        return {"loss": losses.sum(), "cells": np.float64(counts.sum() * len(self._quantiles))}
+        return {"loss": losses.sum(), "cells": np.float64(counts.sum())}
 
     def scores(self, sums: Sums) -> dict[str, float]:
         """Turn total sums into the mean loss; NaN when no label was observed."""

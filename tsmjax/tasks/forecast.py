@@ -20,7 +20,9 @@ from flax import nnx
 
 from tsmjax import config as config_lib
 from tsmjax.data.packing import DataConfig, ForecastBatches
+from tsmjax.errors import InputError
 from tsmjax.evals import suites
+from tsmjax.evals.loss import LossEvaluator
 from tsmjax.nn.losses import quantile_loss
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
@@ -50,7 +52,15 @@ class Task(BaseTask):
         padded = config.task.reduction == "padded"
         self.coefficients = {"loss_padded": float(padded), "loss_observed": float(not padded)}
         self.patch = config.model.output_patch_size
-        self.horizon = config.model.max_output_patches * self.patch
+        longest = config.model.max_output_patches * self.patch
+        self.prediction_length = config.data.prediction_length or longest
+        if self.prediction_length > longest:
+            raise InputError(
+                f"The config field data.prediction_length is {self.prediction_length}, but the "
+                f"model forecasts {longest} steps at most: raise model.max_output_patches."
+            )
+        self.output_patches = -(-self.prediction_length // self.patch)
+        self.horizon = self.output_patches * self.patch
 
     def build(self, rngs: nnx.Rngs) -> Modules:
         """Construct the model with fresh parameters."""
@@ -62,7 +72,7 @@ class Task(BaseTask):
         return ForecastBatches(
             self.config.data,
             context_length=model.context_length,
-            prediction_length=self.horizon,
+            prediction_length=self.prediction_length,
             patch=self.patch,
             seed=self.config.seed,
             host=host,
@@ -87,7 +97,7 @@ class Task(BaseTask):
             batch["future"],
             batch["group"],
             batch["patches"],
-            output_patches=self.config.model.max_output_patches,
+            output_patches=self.output_patches,
             key=key if train else None,
         )
         counts = self._counts(batch)
@@ -108,15 +118,29 @@ class Task(BaseTask):
         return model.unscale(predictions, loc_scale)
 
     def evaluators(self, split: str) -> Sequence[Any]:
-        """One evaluator for each suite of the config."""
-        model, evals = self.config.model, self.config.evals
-        return [
+        """One evaluator for each suite of the config, and the loss on `data.validation`."""
+        model, data, evals = self.config.model, self.config.data, self.config.evals
+        found: list[Any] = []
+        if data.validation and split == "validation":
+            found.append(
+                LossEvaluator(
+                    "validation",
+                    data.validation,
+                    quantiles=model.quantiles,
+                    context_length=data.context_length or model.context_length,
+                    horizon=self.prediction_length,
+                    patch=self.patch,
+                    batch_size=evals.batch_size,
+                    arcsinh=model.use_arcsinh,
+                )
+            )
+        found += [
             suites.suite(
                 name,
                 split,
                 quantiles=model.quantiles,
                 context_length=model.context_length,
-                max_horizon=self.horizon,
+                max_horizon=model.max_output_patches * self.patch,
                 patch=self.patch,
                 batch_size=evals.batch_size,
                 horizon=evals.horizon,
@@ -124,6 +148,7 @@ class Task(BaseTask):
             )
             for name in evals.suites
         ]
+        return found
 
     def artefacts(self) -> dict[str, Any]:
         """Quantile levels, in the order of the model's output."""

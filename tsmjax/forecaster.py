@@ -1,0 +1,524 @@
+"""`Forecaster`: forecasts from Python, call for call like chronos-forecasting's pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsmjax import pretrained, weights
+from tsmjax.errors import InputError
+from tsmjax.forecasting import frames, packing, quantiles
+from tsmjax.forecasting.inputs import Series, prepare
+from tsmjax.forecasting.passes import Passes
+from tsmjax.nn.functional import cast, merge, split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Forecaster:
+    """A trained model that forecasts arrays, dicts with covariates, and data frames.
+
+    Inputs, in all methods that take `inputs`:
+
+    * an array (tasks, variates, length);
+    * a list of arrays (length,) or (variates, length), of any lengths;
+    * a list of dicts with `target`, one such array, and optionally `past_covariates` and
+      `future_covariates`, both name → array (numbers, texts or booleans). Covariates that are
+      known ahead are in both, with `length` and `prediction_length` values.
+
+    torch tensors do as well as arrays. NaN is missing. Variates and covariates of one task see each
+    other; different tasks do not, whatever the batch, unless `cross_learning` asks for it.
+
+    Results are float32 NumPy arrays.
+
+    Attributes:
+      config: resolved config values that the model was trained with.
+    """
+
+    def __init__(self, loaded: pretrained.Pretrained, device: jax.Device | None = None):
+        """Wrap a loaded model; `from_pretrained` is the usual way in.
+
+        Raises:
+          InputError: when the model does not forecast.
+        """
+        if loaded.config["task"]["kind"] != "forecast":
+            raise InputError(
+                f"This checkpoint was trained for the task {loaded.config['task']['kind']!r}, and "
+                "a Forecaster needs 'forecast'."
+            )
+        self.config = loaded.config
+        self._loaded, self._device = loaded, device
+        self._passes = Passes(loaded, device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device_map: str | None = None,
+        dtype: Any = "float32",
+        torch_dtype: Any = None,
+    ) -> Forecaster:
+        """Load a model.
+
+        Args:
+          path: run folder (``@best``, ``@final``, ``@latest`` or ``@STEP`` may follow), Hugging
+            Face folder, LoRA adapter folder, or hub id such as "amazon/chronos-2".
+          device_map: "cpu", "cuda" or "gpu", "tpu", with a number behind a colon for one of
+            several; "auto" or None for JAX's default device.
+          dtype: "float32", or "bfloat16" for half the memory; torch's types do as well.
+          torch_dtype: older name of `dtype`.
+
+        Raises:
+          InputError: when there is no such checkpoint, device or type.
+        """
+        device = _device(device_map)
+        name = str(dtype if torch_dtype is None else torch_dtype).rpartition(".")[2]
+        if name not in ("float32", "bfloat16", "auto"):
+            raise InputError(f"dtype is {name!r}, but must be 'float32' or 'bfloat16'.")
+        loaded = pretrained.from_pretrained(str(path))
+        if name == "bfloat16":
+            graph, params, stats = split(loaded.model)
+            model = merge(graph, cast(params, jnp.bfloat16), stats)
+            loaded = dataclasses.replace(loaded, model=model)
+        return cls(loaded, device)
+
+    @property
+    def quantiles(self) -> list[float]:
+        """Quantile levels that the model predicts, ascending."""
+        return list(self._passes.config.quantiles)
+
+    @property
+    def model_context_length(self) -> int:
+        """Most steps of the past that the model sees."""
+        return self._passes.config.context_length
+
+    @property
+    def model_output_patch_size(self) -> int:
+        """Steps of an output patch."""
+        return self._passes.config.output_patch_size
+
+    @property
+    def max_output_patches(self) -> int:
+        """Most output patches of one pass."""
+        return self._passes.config.max_output_patches
+
+    @property
+    def model_prediction_length(self) -> int:
+        """Longest horizon of one pass, in steps."""
+        return self.max_output_patches * self.model_output_patch_size
+
+    def predict(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+        limit_prediction_length: bool = False,
+        *,
+        max_output_patches: int | None = None,
+        unrolled_quantiles: Sequence[float] | None = None,
+        after_batch: Callable[[], None] | None = None,
+    ) -> list[np.ndarray]:
+        """Forecast the quantiles that the model was trained for.
+
+        Args:
+          inputs: see the class.
+          prediction_length: steps to forecast; None for the longest of one pass. Longer horizons
+            are reached in several passes, and grow worse.
+          batch_size: series in one pass, covariates included.
+          context_length: steps of the past to look at; None for all that the model takes.
+          cross_learning: let all tasks of a batch see each other. Results then depend on
+            `batch_size`, for which the Chronos-2 report used 100.
+          limit_prediction_length: refuse horizons that need several passes.
+          max_output_patches: output patches of one pass; None for the model's.
+          unrolled_quantiles: levels whose paths carry a long horizon on; None for the deciles.
+          after_batch: called after each batch.
+
+        Returns:
+          For each task, quantiles (targets, levels, prediction_length).
+
+        Raises:
+          InputError: when an argument or an input is wrong.
+        """
+        horizon = self._horizon(prediction_length, limit_prediction_length)
+        _at_least_one("batch_size", batch_size)
+        patches = max_output_patches or self.max_output_patches
+        _at_least_one("max_output_patches", patches)
+        past = self._context(context_length)
+        paths = self._paths(unrolled_quantiles)
+        series = prepare(inputs, horizon)
+        found: list[np.ndarray] = [np.empty(0)] * len(series)
+        if cross_learning:
+            batches = packing.in_order(series, batch_size)
+        else:
+            batches = packing.deal(series, past, batch_size)
+        span = self._passes.windows(horizon, patches)
+        for tasks in batches:
+            batch = self._pack(series, tasks, past, max(span, horizon), cross_learning)
+            forecast = self._passes.predict(batch, horizon, patches, paths)
+            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
+                found[task] = forecast[pack, slot : slot + series[task].targets].copy()
+            if after_batch:
+                after_batch()
+        return found
+
+    def predict_quantiles(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = DECILES,
+        **options: Any,
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Forecast quantiles at any levels, and the median.
+
+        Args:
+          inputs: see the class.
+          prediction_length: steps to forecast.
+          quantile_levels: levels to report; between those of the model they are interpolated, and
+            beyond them they are the nearest, with a warning.
+          **options: the other arguments of `predict`.
+
+        Returns:
+          For each task, quantiles (targets, prediction_length, levels); and for each task, the
+          median (targets, prediction_length), which stands for the mean as in chronos-forecasting.
+
+        Raises:
+          InputError: when an argument or an input is wrong.
+        """
+        quantiles.check(quantile_levels, self.quantiles)
+        forecasts = self.predict(inputs, prediction_length, **options)
+        found = [quantiles.at_levels(one, self.quantiles, quantile_levels) for one in forecasts]
+        median = [quantiles.at_levels(one, self.quantiles, [0.5])[..., 0] for one in forecasts]
+        return found, median
+
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        future_df: pd.DataFrame | None = None,
+        id_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        target: str | list[str] = "target",
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = DECILES,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+        validate_inputs: bool = True,
+        freq: str | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Forecast the series of a long data frame.
+
+        Args:
+          df: one row for each series and time. Columns that are not named here are covariates.
+          future_df: the next `prediction_length` rows of each series, without targets; its columns
+            are the covariates known ahead.
+          id_column: column that names the series.
+          timestamp_column: column with the time, at regular steps.
+          target: column or columns to forecast.
+          prediction_length: steps to forecast; None for the longest of one pass.
+          quantile_levels: see `predict_quantiles`.
+          batch_size: see `predict`.
+          context_length: see `predict`.
+          cross_learning: see `predict`.
+          validate_inputs: check and sort the frames; without it they must be sorted and complete.
+          freq: pandas frequency of the steps, taken as it is; None infers it.
+          **options: the other arguments of `predict`.
+
+        Returns:
+          A frame with the columns id, timestamp, ``target_name``, ``predictions`` (the median) and
+          one for each level, sorted by series as they first appear, target and time.
+
+        Raises:
+          InputError: when a frame or an argument is wrong.
+        """
+        targets = list(target) if isinstance(target, list | tuple) else [target]
+        columns = frames.Columns(id_column, timestamp_column, targets)
+        horizon = self._horizon(prediction_length)
+        quantiles.check(quantile_levels, self.quantiles)
+        if validate_inputs:
+            df, future_df = frames.check(df, future_df, columns, horizon)
+        index = frames.future_index(df, columns, horizon, freq)
+        if validate_inputs and future_df is not None:
+            frames.check_times(future_df, index, columns)
+        found, median = self.predict_quantiles(
+            frames.tasks(df, future_df, columns, horizon),
+            horizon,
+            quantile_levels,
+            batch_size=batch_size,
+            context_length=context_length,
+            cross_learning=cross_learning,
+            **options,
+        )
+        return frames.result(index, targets, median, found, quantile_levels)
+
+    def predict_fev(
+        self,
+        task: Any,
+        batch_size: int = 256,
+        as_univariate: bool = False,
+        finetune_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> tuple[list[Any], float]:
+        """Forecast all windows of a task of the `fev` benchmark library.
+
+        Args:
+          task: a ``fev.Task``.
+          batch_size: series in one pass, covariates included.
+          as_univariate: forecast each target by itself, without covariates.
+          finetune_kwargs: arguments of `fit`; given, a copy of the model is first fitted to the
+            past of the first window.
+          **options: the other arguments of `predict_df`.
+
+        Returns:
+          The predictions of each window, and the seconds spent on forecasting.
+
+        Raises:
+          InputError: when fev is not installed.
+        """
+        try:
+            import fev
+        except ImportError as error:
+            raise InputError("predict_fev needs the package fev: pip install fev.") from error
+
+        def frames_of(window: Any) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
+            past, future, _ = fev.convert_input_data(
+                window, adapter="pandas", as_univariate=as_univariate
+            )
+            if as_univariate:
+                return past[[window.id_column, window.timestamp_column, "target"]], None, ["target"]
+            known = future if window.known_dynamic_columns else None
+            return past, known, list(window.target_columns)
+
+        model = self
+        if finetune_kwargs is not None:
+            window = task.get_window(0)
+            past, future, targets = frames_of(window)
+            columns = frames.Columns(window.id_column, window.timestamp_column, targets)
+            past, future = frames.check(past, future, columns, window.horizon)
+            inputs = frames.tasks(past, future, columns, window.horizon)
+            model = self.fit(
+                inputs, window.horizon, **{"batch_size": batch_size, **finetune_kwargs}
+            )
+        found, seconds = [], 0.0
+        for window in task.iter_windows():
+            past, future, targets = frames_of(window)
+            started = time.monotonic()
+            frame = model.predict_df(
+                past,
+                future_df=future,
+                id_column=window.id_column,
+                timestamp_column=window.timestamp_column,
+                target=targets,
+                prediction_length=window.horizon,
+                quantile_levels=task.quantile_levels,
+                batch_size=batch_size,
+                **options,
+            )
+            seconds += time.monotonic() - started
+            found.append(
+                fev.utils.convert_forecast_df_to_predictions(
+                    frame,
+                    horizon=window.horizon,
+                    quantile_levels=task.quantile_levels,
+                    target_columns=window.target_columns,
+                )
+            )
+        return found, seconds
+
+    def embed(
+        self, inputs: Any, batch_size: int = 256, context_length: int | None = None
+    ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the encoder's states of each task.
+
+        Args:
+          inputs: see the class; covariates only from the past.
+          batch_size: series in one pass. As in chronos-forecasting, the states of a batch have as
+            many tokens as its longest series has patches; a shorter series has states of padding
+            first, which mean nothing.
+          context_length: steps of the past to look at; None for all that the model takes.
+
+        Returns:
+          For each task, states (targets, N + 2, D): N context patches, oldest first, the REG token
+          (N + 1 for models without it) and one masked future patch; and for each task its
+          (location, scale), each (targets, 1).
+
+        Raises:
+          InputError: when an argument or an input is wrong.
+        """
+        _at_least_one("batch_size", batch_size)
+        past = self._context(context_length)
+        series = prepare(inputs, 0)
+        states, loc_scales = [], []
+        for tasks in packing.in_order(series, batch_size):
+            batch = self._pack(series, tasks, past, 0, False)
+            found, loc, scale = self._passes.encode(batch)
+            padding = batch.context.shape[-1] // self.model_output_patch_size - batch.longest
+            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
+                rows = slice(slot, slot + series[task].targets)
+                states.append(found[pack, rows, padding:].copy())
+                loc_scales.append((loc[pack, rows].copy(), scale[pack, rows].copy()))
+        return states, loc_scales
+
+    def fit(
+        self,
+        inputs: Any,
+        prediction_length: int,
+        validation_inputs: Any = None,
+        finetune_mode: Literal["full", "lora"] = "full",
+        lora_config: Mapping[str, Any] | None = None,
+        context_length: int | None = None,
+        learning_rate: float = 1e-6,
+        num_steps: int = 1000,
+        batch_size: int = 256,
+        output_dir: str | Path | None = None,
+        min_past: int | None = None,
+        *,
+        seed: int = 0,
+    ) -> Forecaster:
+        """Fine-tune a copy of the model and return it; this one stays as it is.
+
+        Each step draws tasks uniformly, each with a random cut; AdamW without weight decay, the
+        learning rate falls linearly to zero.
+
+        Args:
+          inputs: see the class. Covariates named in `future_covariates` are trained as known
+            ahead; their future values are not used and may be None.
+          prediction_length: horizon to train for, in steps.
+          validation_inputs: like `inputs`; the loss on the last window of each is measured every
+            100 steps, and the best model is returned.
+          finetune_mode: "full" trains all parameters.
+          lora_config: options of "lora".
+          context_length: most steps of the past to train with; None for all that the model takes.
+          learning_rate: the first, highest learning rate.
+          num_steps: optimiser steps.
+          batch_size: series of a step, covariates included; rounded to whole tasks and devices.
+          output_dir: run folder to keep (checkpoints, logs, results); must be new or empty. None
+            keeps nothing.
+          min_past: least steps before a cut; None for `prediction_length`. Series shorter than
+            both together are left out.
+          seed: chooses tasks, cuts and dropout.
+
+        Raises:
+          InputError: when an argument or an input is wrong, or all series are too short.
+        """
+        from tsmjax.forecasting import fitting
+
+        _at_least_one("prediction_length", prediction_length)
+        _at_least_one("num_steps", num_steps)
+        _at_least_one("batch_size", batch_size)
+        if finetune_mode not in ("full", "lora"):
+            raise InputError(f"finetune_mode is {finetune_mode!r}, but must be 'full'.")
+        if finetune_mode == "lora" or lora_config is not None:
+            raise InputError(
+                "LoRA fine-tuning is not built yet: use finetune_mode='full' without lora_config."
+            )
+        train = prepare(inputs, prediction_length)
+        validation = (
+            None if validation_inputs is None else prepare(validation_inputs, prediction_length)
+        )
+        loaded = fitting.fit(
+            self._loaded,
+            train,
+            validation,
+            fitting.Settings(
+                horizon=prediction_length,
+                context_length=context_length,
+                learning_rate=learning_rate,
+                steps=num_steps,
+                batch_size=batch_size,
+                min_past=prediction_length if min_past is None else min_past,
+                seed=seed,
+            ),
+            output_dir,
+        )
+        return Forecaster(loaded, self._device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder that `from_pretrained` and chronos-forecasting load.
+
+        Raises:
+          InputError: when the folder exists and is not empty.
+        """
+        family = self.config["model"]["family"]
+        values = dataclasses.asdict(self._passes.config)
+        params = jax.device_get(cast(self._passes.params, jnp.float32))
+        weights.write(folder, family, values, params)
+
+    def _horizon(self, asked: int | None, limit: bool = False) -> int:
+        longest = self.model_prediction_length
+        horizon = longest if asked is None else asked
+        _at_least_one("prediction_length", horizon)
+        if horizon > longest:
+            text = f"prediction_length is {horizon}, but one pass reaches {longest} steps"
+            if limit:
+                raise InputError(f"{text}; set limit_prediction_length=False to go beyond.")
+            warnings.warn(f"{text}; quality decreases beyond it.", stacklevel=3)
+        return horizon
+
+    def _context(self, asked: int | None) -> int:
+        longest = self.model_context_length
+        if asked is None:
+            return longest
+        _at_least_one("context_length", asked)
+        if asked > longest:
+            warnings.warn(
+                f"context_length is {asked}, but the model looks at {longest} steps at most; it is "
+                f"set to {longest}.",
+                stacklevel=3,
+            )
+        return min(asked, longest)
+
+    def _paths(self, asked: Sequence[float] | None) -> tuple[float, ...]:
+        if asked is None:
+            return tuple(q for q in DECILES if quantiles.find(self.quantiles, q) is not None)
+        for level in asked:
+            if quantiles.find(self.quantiles, level) is None:
+                raise InputError(
+                    f"unrolled_quantiles holds {level}, which the model does not predict; it "
+                    f"predicts {', '.join(map(str, self.quantiles))}."
+                )
+        return tuple(asked)
+
+    def _pack(
+        self, series: Sequence[Series], tasks: Sequence[int], past: int, span: int, together: bool
+    ) -> packing.Batch:
+        return packing.build(
+            series,
+            tasks,
+            context_length=past,
+            patch=self.model_output_patch_size,
+            horizon=span,
+            together=together,
+        )
+
+
+def _at_least_one(name: str, value: Any) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1.")
+
+
+def _device(name: str | None) -> jax.Device | None:
+    """Find the device that torch users call "cuda", "cuda:1" or "cpu"."""
+    if name in (None, "auto"):
+        return None
+    platform, _, number = str(name).partition(":")
+    try:
+        devices = jax.devices({"cuda": "gpu"}.get(platform, platform))
+        return devices[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        there = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+        raise InputError(f"device_map is {name!r}, but there are only {there}.") from error

@@ -1,0 +1,1 @@
+"""The rooms behind `tsmjax.Forecaster`: inputs, frames, packing, passes on the device, fitting."""
