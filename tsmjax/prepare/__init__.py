@@ -1,5 +1,6 @@
 """Raw files to Arrow data sets: ``python -m tsmjax.prepare KIND --src PATH --dst DIR``.
 
 A kind is a module of this package with a docstring (its help text), ``add_arguments(parser)`` and
-``prepare(source, options) -> (rows, report)``.
+``prepare(path, options) -> (rows, report)``. Where sources need not be local paths it also has
+``locate(source, options) -> path``. `benchmark` alone is a command of its own, with a `run`.
 """

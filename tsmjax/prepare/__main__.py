@@ -14,11 +14,13 @@ import tsmjax.prepare
 from tsmjax.data.arrow import write_dataset
 from tsmjax.errors import InputError, closest
 
+_SHARED = ("__main__", "columns", "hub", "lists", "report")  # modules that are no kinds
+
 
 def kinds() -> list[str]:
     """Return the names of the modules of this package that prepare something."""
     names = [module.name for module in pkgutil.iter_modules(tsmjax.prepare.__path__)]
-    return [name for name in names if name not in ("__main__", "report")]
+    return [name for name in names if name not in _SHARED]
 
 
 def main(arguments: list[str]) -> int:
@@ -51,26 +53,34 @@ def run(kind: str, arguments: list[str]) -> None:
             f"there are {', '.join(kinds())}."
         )
     module = _module(kind)
+    if kind == "benchmark":
+        module.run(arguments)
+        return
     parser = argparse.ArgumentParser(
         prog=f"python -m tsmjax.prepare {kind}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--src", type=Path, required=True, help="raw file, or a folder of them")
+    parser.add_argument("--src", required=True, help="raw file, or a folder of them")
     parser.add_argument("--dst", type=Path, required=True, help="folder to write; must be empty")
     module.add_arguments(parser)
     options = parser.parse_args(arguments)
-    if not options.src.exists():
-        near = [path.name for path in options.src.parent.glob("*")]
-        raise InputError(
-            f"There is no file or folder {options.src}{closest(options.src.name, near)}."
-        )
     if options.dst.exists() and (not options.dst.is_dir() or any(options.dst.iterdir())):
         raise InputError(f"{options.dst} exists and is not empty: choose another --dst.")
-    rows, report = module.prepare(options.src, options)
+    locate = getattr(module, "locate", _local)
+    rows, report = module.prepare(locate(options.src, options), options)
     write_dataset(rows, options.dst)
     report.save(options.dst)
     report.show(Console(), options.dst)
+
+
+def _local(source: str, options: argparse.Namespace) -> Path:
+    """Return the path of a source that must exist."""
+    path = Path(source)
+    if not path.exists():
+        near = [entry.name for entry in path.parent.glob("*")]
+        raise InputError(f"There is no file or folder {path}{closest(path.name, near)}.")
+    return path
 
 
 def _module(kind: str):

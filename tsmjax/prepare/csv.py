@@ -30,42 +30,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsmjax.errors import InputError, closest
+from tsmjax.errors import InputError
+from tsmjax.prepare.columns import (
+    ID_NAMES,
+    TARGET_NAMES,
+    TIME_NAMES,
+    find,
+    ordered,
+    regular,
+    require,
+    some,
+)
+from tsmjax.prepare.columns import add_arguments as add_shared
 from tsmjax.prepare.report import Report
 
-ID_NAMES = ("item_id", "unique_id", "series_id", "ts_id", "series", "id")
-TIME_NAMES = ("timestamp", "datetime", "date", "time", "ds", "day", "week", "month", "quarter")
-TARGET_NAMES = ("target", "value", "y")
 SUFFIXES = (".csv", ".txt", ".tsv", ".csv.gz", ".txt.gz", ".tsv.gz", ".parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this kind."""
+    add_shared(parser)
     add = parser.add_argument
     add("--layout", choices=("auto", "long", "wide", "rows"), default="auto")
-    add("--id-column", help="long: column that names the item")
-    add("--timestamp-column", help="column of the times; without one the order of lines counts")
-    add("--target", nargs="+", help="columns to forecast; several are variates of one item")
-    add("--past-covariates", nargs="+", default=[], help="columns known in the past only")
-    add("--future-covariates", nargs="+", default=[], help="columns known in the future too")
-    add("--freq", help="pandas offset alias (h, D, MS, …); needed without timestamps only")
     add("--separator", help="character between cells; recognised by default")
     add("--decimal", default=".", help="decimal point of numbers (default: %(default)s)")
     add("--header", choices=("yes", "no"), help="whether the first line names the columns")
     add("--missing", nargs="+", default=[], help="further texts that stand for a missing value")
-    add(
-        "--duplicates",
-        choices=("refuse", "first", "last", "mean"),
-        default="refuse",
-        help="which value of a timestamp that occurs twice counts (default: %(default)s)",
-    )
-    add(
-        "--gaps",
-        choices=("refuse", "fill", "ignore"),
-        default="refuse",
-        help="timestamps that are left out: fill with missing values, or ignore the times and "
-        "keep the order (default: %(default)s)",
-    )
 
 
 @dataclasses.dataclass
@@ -83,7 +73,7 @@ class _Columns:
         return [*self.target, *self.past, *self.future]
 
 
-def prepare(source: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], Report]:
+def prepare(source: Path, options: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], Report]:
     """Read `source` and return the rows of the data set and the report.
 
     Raises:
@@ -91,17 +81,13 @@ def prepare(source: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
     """
     files = _files(source)
     report = Report(source=str(source), layout="")
-    rows: list[dict[str, Any]] = []
-    for file in files:
-        table = _read(file, options)
-        prefix = f"{_stem(file)}/" if len(files) > 1 else ""
-        for row in _rows(file, table, prefix, options, report):
-            report.add(row)
-            rows.append(row)
-    if not rows:
-        why = "; ".join(f"{what}: {reason}" for what, reason in report.dropped[:3])
-        raise InputError(f"No series of {source} is usable ({why}).")
-    return rows, report
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for file in files:
+            prefix = f"{_stem(file)}/" if len(files) > 1 else ""
+            yield from _rows(file, _read(file, options), prefix, options, report)
+
+    return some(rows(), report), report
 
 
 def _files(source: Path) -> list[Path]:
@@ -180,7 +166,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the data set's rows of one table."""
     layout = options.layout
-    item = _given_or_known(file, table, options.id_column, ID_NAMES)
+    item = find(file, list(table.columns), options.id_column, ID_NAMES)
     long = bool(options.target or options.past_covariates or options.future_covariates)
     if layout == "auto":
         layout = "long" if long or (item and table[item].duplicated().any()) else "wide"
@@ -234,28 +220,9 @@ def _rows(
         yield from _row(f"{prefix}{name}", series, columns, options, report)
 
 
-def _given_or_known(
-    file: Path, table: pd.DataFrame, given: str | None, known: tuple[str, ...]
-) -> str | None:
-    """Return the column that the user named, or the first with a usual name."""
-    if given is not None:
-        return _column(file, table, given)
-    lower = {name.lower(): name for name in reversed(table.columns)}
-    return next((lower[name] for name in known if name in lower), None)
-
-
-def _column(file: Path, table: pd.DataFrame, name: str) -> str:
-    if name not in table.columns:
-        shown = ", ".join(table.columns[:20])
-        raise InputError(
-            f"{file} has no column {name!r}{closest(name, table.columns)}; it has {shown}."
-        )
-    return name
-
-
 def _time_column(file: Path, table: pd.DataFrame, options: argparse.Namespace) -> str | None:
     """Return the timestamp column: named by the user, by its name, or a first column of dates."""
-    named = _given_or_known(file, table, options.timestamp_column, TIME_NAMES)
+    named = find(file, list(table.columns), options.timestamp_column, TIME_NAMES)
     if named:
         return named
     first = table.columns[0]
@@ -271,11 +238,11 @@ def _long_columns(
     time: str | None,
     options: argparse.Namespace,
 ) -> _Columns:
-    past = [_column(file, table, name) for name in options.past_covariates]
-    future = [_column(file, table, name) for name in options.future_covariates]
+    past = [require(file, list(table.columns), name) for name in options.past_covariates]
+    future = [require(file, list(table.columns), name) for name in options.future_covariates]
     taken = {item, time, *past, *future}
     if options.target:
-        target = [_column(file, table, name) for name in options.target]
+        target = [require(file, list(table.columns), name) for name in options.target]
     else:
         free = [name for name in table.columns if name not in taken]
         target = [name for name in free if name.lower() in TARGET_NAMES][:1] or free
@@ -357,14 +324,11 @@ def _row(
     row: dict[str, Any] = {"item_id": name}
     if columns.time:
         table = table.set_index(columns.time)[columns.values]
-        if not table.index.is_monotonic_increasing:
-            table = table.sort_index(kind="stable")
-            report.notes.append(f"{name}: the lines were sorted by time.")
-        table = _without_duplicates(name, table, options, report)
+        table = ordered(name, table, options, report)
         if options.gaps == "ignore":
             row["timestamp"] = table.index.to_numpy()
         else:
-            table, row["freq"] = _regular(name, table, options, report)
+            table, row["freq"] = regular(name, table, options, report)
             row["start"] = table.index[0].to_datetime64()
     elif options.freq:
         row["freq"] = options.freq
@@ -376,67 +340,3 @@ def _row(
     if columns.future:
         row["feat_dynamic_real"] = values[targets + past :]
     yield row
-
-
-def _without_duplicates(
-    name: str, table: pd.DataFrame, options: argparse.Namespace, report: Report
-) -> pd.DataFrame:
-    repeated = table.index.duplicated()
-    if not repeated.any():
-        return table
-    if options.duplicates == "refuse":
-        raise InputError(
-            f"{name} has {int(repeated.sum())} timestamps that occur twice, the first is "
-            f"{table.index[repeated][0]}: say --duplicates first, last or mean (or name the "
-            "column that tells the items apart with --id-column)."
-        )
-    report.notes.append(f"{name}: {int(repeated.sum())} repeated timestamps were merged.")
-    return getattr(table.groupby(level=0), options.duplicates)()
-
-
-def _regular(
-    name: str, table: pd.DataFrame, options: argparse.Namespace, report: Report
-) -> tuple[pd.DataFrame, str]:
-    """Return the table on a regular grid of times, and the grid's frequency."""
-    freq = options.freq or _frequency(table.index)
-    if freq is None:
-        raise InputError(
-            f"The timestamps of {name} have no regular spacing that could be recognised: say "
-            "--freq, or --gaps ignore to keep nothing but their order."
-        )
-    try:
-        grid = pd.date_range(table.index[0], table.index[-1], freq=freq)
-    except ValueError as error:
-        raise InputError(f"--freq {freq!r} is no frequency that pandas knows ({error}).") from error
-    off = table.index.difference(grid)
-    if len(off):
-        raise InputError(
-            f"{len(off)} timestamps of {name} are not on a grid of frequency {freq!r}, the first "
-            f"is {off[0]}: say another --freq, or --gaps ignore to keep nothing but their order."
-        )
-    lacking = len(grid) - len(table)
-    if lacking and options.gaps == "refuse":
-        first = grid.difference(table.index)[0]
-        raise InputError(
-            f"{name} lacks {lacking} of {len(grid)} timestamps of frequency {freq!r}, the first "
-            f"is {first}: say --gaps fill to insert missing values, or --gaps ignore."
-        )
-    if lacking:
-        report.notes.append(
-            f"{name}: {lacking} missing timestamps were filled with missing values."
-        )
-    return table.reindex(grid), freq
-
-
-def _frequency(times: pd.DatetimeIndex) -> str | None:
-    """Return the frequency of the timestamps, gaps aside, or None."""
-    if len(times) < 3:
-        return None
-    if freq := pd.infer_freq(times):
-        return freq
-    # Between gaps the spacing is regular: most of fifty short stretches agree on it.
-    size = min(8, max(3, len(times) // 2))
-    places = np.unique(np.linspace(0, len(times) - size, 50).astype(int))
-    found = [pd.infer_freq(times[place : place + size]) for place in places]
-    candidates = pd.Series([freq for freq in found if freq]).value_counts()
-    return candidates.index[0] if len(candidates) else None
