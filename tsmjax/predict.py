@@ -1,0 +1,193 @@
+r"""Forecast the series of a file.
+
+    python -m tsmjax.predict --checkpoint PATH --input FILE --output FILE [options]
+
+Examples:
+    python -m tsmjax.predict --checkpoint experiments/chronos2/test/best_run --input sales.csv \
+        --output forecast.csv --horizon 28
+    python -m tsmjax.predict --checkpoint amazon/chronos-2 --input load.parquet \
+        --output out.parquet --id-column zone --timestamp-column hour --target load \
+        --future weather.csv --horizon 24 --quantiles 0.05,0.5,0.95 --plot forecast.png
+
+The input is a table with a row for each series and time. Columns that no option names are
+covariates; those that are also in the future file are known ahead. Without an id column the table
+is one series. Missing values are empty cells.
+
+Exit codes: 0 done, 2 wrong input, anything else a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tsmjax.data.cache import beside
+from tsmjax.errors import InputError, closest
+
+_SUFFIXES = (".csv", ".parquet")
+_PANELS = 9  # series in a plot
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Forecast as `options` say.
+
+    Raises:
+      InputError: when a file, a column or a value is wrong.
+    """
+    from tsmjax.forecaster import Forecaster
+
+    for path in (options.output, options.input, options.future):
+        if path is not None and path.suffix not in _SUFFIXES:
+            raise InputError(f"{path} must end in .csv or .parquet.")
+    if options.plot is not None and options.plot.suffix != ".png":
+        raise InputError(f"--plot {options.plot} must end in .png.")
+    levels = _levels(options.quantiles)
+    item, time = options.id_column, options.timestamp_column
+    table = _read(options.input)
+    future = None if options.future is None else _read(options.future)
+    single = item not in table.columns
+    if single:
+        if options.id_column_given:
+            raise InputError(
+                f"{options.input} has no column {item!r}{closest(item, map(str, table.columns))}."
+            )
+        name = options.input.stem
+        table = table.assign(**{item: name})
+        future = future if future is None else future.assign(**{item: name})
+    forecaster = Forecaster.from_pretrained(options.checkpoint)
+    horizon = options.horizon or forecaster.model_prediction_length
+    if options.horizon is None and future is not None:
+        horizon = int(future[item].value_counts().max()) if item in future.columns else horizon
+    found = forecaster.predict_df(
+        table,
+        future,
+        id_column=item,
+        timestamp_column=time,
+        target=options.target,
+        prediction_length=horizon,
+        quantile_levels=levels,
+        batch_size=options.batch_size,
+        context_length=options.context_length,
+        cross_learning=options.cross_learning,
+        freq=options.freq,
+    )
+    if options.plot is not None:
+        _plot(table, found, options, levels)
+    if single:
+        found = found.drop(columns=item)
+    _write(found, options.output)
+    count = 1 if single else table[item].nunique()
+    print(f"{count:,} series × {horizon:,} steps → {options.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tsmjax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="run folder, Hugging Face folder or hub id")
+    add("--input", type=Path, required=True, help=".csv or .parquet: the past")
+    add("--output", type=Path, required=True, help=".csv or .parquet to write")
+    add("--horizon", type=int, help="steps to forecast (default: of --future, else the model's)")
+    add("--future", type=Path, help=".csv or .parquet: covariates of the steps ahead")
+    add("--id-column", dest="id_column", action=_Given, default="item_id", help="which series")
+    add("--timestamp-column", default="timestamp", help="when (default: timestamp)")
+    add("--target", nargs="+", default=["target"], help="column or columns to forecast")
+    add("--quantiles", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", help="levels, by commas")
+    add("--batch-size", type=int, default=256, help="series in one pass (default: 256)")
+    add("--context-length", type=int, help="steps of the past to look at (default: the model's)")
+    add("--cross-learning", action="store_true", help="let the series of a batch see each other")
+    add("--freq", help="frequency of the steps, such as h, D, MS (default: inferred)")
+    add("--plot", type=Path, help=f".png: fan charts of the first {_PANELS} forecasts")
+    parser.set_defaults(id_column_given=False)
+    return parser
+
+
+class _Given(argparse.Action):
+    """Stores a value, and that it was given: a default column may be absent, a named one not."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_given", True)
+
+
+def _levels(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--quantiles is {text!r}, but must be numbers between 0 and 1 with commas between "
+            "them, such as 0.1,0.5,0.9."
+        ) from error
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        near = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise InputError(f"There is no file {path}{closest(path.name, near)}.")
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {reason}.") from error
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as unfinished:
+            if path.suffix == ".csv":
+                frame.to_csv(unfinished, index=False)
+            else:
+                frame.to_parquet(unfinished, index=False)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _plot(
+    table: pd.DataFrame, found: pd.DataFrame, options: argparse.Namespace, levels: Sequence[float]
+) -> None:
+    """Draw the forecasts of the first series, with the end of their past."""
+    from tsmjax.monitor import plots
+
+    order = np.argsort(levels)
+    panels = []
+    for (item, target), forecast in found.groupby([options.id_column, "target_name"], sort=False):
+        past = table[table[options.id_column] == item].copy()
+        past[options.timestamp_column] = pd.to_datetime(past[options.timestamp_column])
+        past = past.sort_values(options.timestamp_column)
+        title = str(item) if len(options.target) == 1 else f"{item}, {target}"
+        panels.append(
+            plots.Panel(
+                title,
+                past[target].to_numpy(np.float64),
+                None,
+                [levels[i] for i in order],
+                forecast[[str(levels[i]) for i in order]].to_numpy().T,
+            )
+        )
+        if len(panels) == _PANELS:
+            break
+    plots.fan_chart(panels, options.plot)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
