@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> None:
         table = table.assign(**{item: name})
         future = future if future is None else future.assign(**{item: name})
     forecaster = Forecaster.from_pretrained(options.checkpoint)
-    horizon = options.horizon or forecaster.model_prediction_length
-    if options.horizon is None and future is not None:
-        horizon = int(future[item].value_counts().max()) if item in future.columns else horizon
+    horizon = options.horizon
+    if horizon is None and future is not None and item in future.columns:
+        horizon = int(future[item].value_counts().max())
     found = forecaster.predict_df(
         table,
         future,
@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> None:
         found = found.drop(columns=item)
     _write(found, options.output)
     count = 1 if single else table[item].nunique()
-    print(f"{count:,} series × {horizon:,} steps → {options.output}")
+    steps = len(found) // (count * len(options.target))
+    print(f"{count:,} series × {steps:,} steps → {options.output}")
 
 
 def _parser() -> argparse.ArgumentParser:

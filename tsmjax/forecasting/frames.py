@@ -183,7 +183,9 @@ def _sorted(df: pd.DataFrame, columns: Columns, order: np.ndarray, where: str) -
     """Return the rows by series, in `order`, and time."""
     if not types.is_datetime64_any_dtype(df[columns.time]):
         try:
-            df = df.assign(**{columns.time: pd.to_datetime(df[columns.time])})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a slow, mixed format
+                df = df.assign(**{columns.time: pd.to_datetime(df[columns.time])})
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{where} has a column {columns.time!r} that does not hold times: {error}."
