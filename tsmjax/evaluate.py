@@ -42,7 +42,7 @@ from tsmjax.evals.baselines import BASELINES, Baseline
 from tsmjax.evals.evaluator import Batch, Predict, evaluate, tracked
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
 from tsmjax.monitor import plots
-from tsmjax.monitor.logs import console
+from tsmjax.monitor.logs import as_text, console
 from tsmjax.nn import functional
 
 REFERENCE = "seasonal-naive"
@@ -218,11 +218,9 @@ def score_model(
     return found
 
 
-def score_baseline(
-    name: str, method: Baseline, suite: str, datasets: Sequence[EvalDataset]
-) -> list[Score]:
-    """Score a method that needs no training."""
-    evaluator = ForecastEvaluator(
+def scorer(suite: str, datasets: Sequence[EvalDataset]) -> ForecastEvaluator:
+    """Return an evaluator for forecasts at the levels 0.1 … 0.9 that are made without batches."""
+    return ForecastEvaluator(
         suite,
         datasets,
         "test",
@@ -232,6 +230,13 @@ def score_baseline(
         patch=1,
         batch_size=1,
     )
+
+
+def score_baseline(
+    name: str, method: Baseline, suite: str, datasets: Sequence[EvalDataset]
+) -> list[Score]:
+    """Score a method that needs no training."""
+    evaluator = scorer(suite, datasets)
 
     def forecasts() -> Iterator[tuple[int, np.ndarray]]:
         windows = tracked(evaluator.windows, f"{name} on {suite}", len(evaluator.windows))
@@ -318,8 +323,10 @@ def _number(value: float) -> str:
 
 def show(drawn: Table) -> None:
     """Print a table: wrapped to a terminal, in full width to files and pipes."""
-    width = None if console.is_terminal else 32 + 20 * len(drawn.columns)
-    console.print(drawn, width=width, crop=False)
+    if console.is_terminal:
+        console.print(drawn)
+    else:
+        print(as_text(drawn, width=32 + 20 * len(drawn.columns)))
 
 
 def write_csv(scores: Sequence[Score], path: Path) -> None:
@@ -378,8 +385,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--ensemble", action="store_true", help="also score the mean of the checkpoints' quantiles")
     add("--suite", nargs="+", default=["embedded"], metavar="NAME|FILE|FOLDER")
     add("--data", default="", metavar="DIR", help="what prepare benchmark wrote")
-    add("--horizon", type=int, default=24, help="steps to forecast when a suite is a folder")
-    add("--season_length", type=int, default=0, help="the same for the season; 0 reads freq")
+    add(
+        "--horizon",
+        type=int,
+        default=24,
+        help="forecast steps when a suite is a folder (default: %(default)s)",
+    )
+    add("--season_length", type=int, default=0, help="steps of its season; 0 reads its freq")
     add("--output", type=Path, metavar="FILE.csv", help="scores as dataset,model,MASE,WQL")
     add("--plot", type=Path, metavar="DIR", help="best, median and worst forecast of each data set")
     add("--batch_size", type=int, default=256, help="series in one pass (default: %(default)s)")

@@ -254,3 +254,63 @@ def test_plot_draws_the_last_forecasts(datasets, tmp_path):
     evaluate(ours, forecast_of)
     (path,) = ours.plot(tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG") and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(("rolls", "offset"), [(1, 0), (3, 0), (2, -30), (3, -24)])
+def test_windows_are_those_of_gluonts(rolls, offset):
+    import pandas as pd
+    from gluonts.dataset.split import split
+
+    values = np.arange(100, dtype=np.float32)
+    dataset = EvalDataset("x", [values], 8, 1, offset, rolls)
+    entry = {"item_id": "x", "start": pd.Period("2000-01-01", "D"), "target": values}
+    _, template = split([entry], offset=offset or -8 * rolls)
+    theirs = template.generate_instances(8, windows=rolls)
+    ours = dataset.windows(values, "test")
+    assert len(ours) == rolls
+    for (past, label), (given, wanted) in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(past, given["target"])
+        np.testing.assert_array_equal(label, wanted["target"])
+
+
+def test_rolls_are_scored_each_on_its_own_past(datasets):
+    (long,) = datasets[1:]
+    rolled = evaluate(evaluator([EvalDataset("x", long.series, 12, 7, 0, rolls=2)]), forecast_of)
+    scores, labels, errors, cells = [], [], [], []
+    for shift in (12, 0):
+        series = [one[: len(one) - shift] for one in long.series]
+        part = evaluator([EvalDataset("x", series, 12, 7)])
+        sums = {}
+        for batch in part.batches(0, 1):
+            for name, value in part.sums(forecast_of, batch).items():
+                sums[name] = sums.get(name, 0) + value
+        scores.append(sums["loss"])
+        labels.append(sums["label"])
+        errors.append(sums["error"])
+        cells.append(sums["cells"])
+    assert rolled["suite/x/wql"] == pytest.approx(np.mean(sum(scores)) / sum(labels)[0])
+    assert rolled["suite/x/mase"] == pytest.approx(sum(errors)[0] / sum(cells)[0])
+
+
+def test_validation_windows_lie_before_all_test_windows():
+    values = np.arange(100, dtype=np.float32)
+    dataset = EvalDataset("x", [values], 5, 1, rolls=3)
+    labels = [label.tolist() for _, label in dataset.windows(values, "validation")]
+    assert labels == [[*range(first, first + 5)] for first in (70, 75, 80)]
+    with pytest.raises(InputError, match=r"offset -12.*at most -15"):
+        EvalDataset("x", [values], 5, 1, -12, rolls=3)
+    with pytest.raises(InputError, match="rolls 0"):
+        EvalDataset("x", [values], 5, 1, rolls=0)
+
+
+def test_losses_and_panels_of_single_windows(datasets):
+    ours = evaluator(datasets)
+    assert np.isnan(ours.losses).all()
+    evaluate(ours, forecast_of)
+    window = ours.windows[7]
+    (panel,) = ours.panels(forecast_of, [7])
+    np.testing.assert_array_equal(panel.truth, window.label)
+    scored = metrics.interpolate(QUANTILES, panel.quantiles, metrics.LEVELS)
+    loss = metrics.quantile_loss_sums(window.label, scored, metrics.LEVELS)
+    expected = np.mean(loss) / np.nansum(np.abs(window.label.astype(np.float64)))
+    assert ours.losses[7] == pytest.approx(expected)

@@ -83,6 +83,12 @@ def test_a_file_lists_data_sets(folder):
             "several data sets named 'load'",
         ),
         ("- {path: load, horizon: 4, offset: -2}", "offset -2"),
+        ("- {path: load, horizon: 4, num_rols: 2}", "'num_rols'; did you mean 'num_rolls'"),
+        ("- {path: load, horizon: 4, prediction_length: 4}", "both horizon and prediction_length"),
+        ("- {path: load, hf_repo: a/b, name: x, horizon: 4}", "both path and hf_repo"),
+        ("- {hf_repo: a/b, horizon: 4}", "has no name"),
+        ("- {name: x, hf_repo: a/b, horizon: 4}", r"prepare benchmark --suite .*mine.yaml --dst"),
+        ("- {path: load, horizon: 4, rolls: 0}", "rolls 0"),
         ("- load", "Entry 1 of .* is 'load'"),
         ("path: load", "must be a list"),
         ("", "must be a list"),
@@ -94,6 +100,33 @@ def test_mistakes_in_a_file_are_wrong_input(folder, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         suites.suite(str(path), "test", **SETTINGS)
+
+
+@pytest.mark.parametrize(("name", "count"), [("lite", 5), ("zero_shot", 27), ("in_domain", 15)])
+def test_built_in_suites(name, count, test_data):
+    entries = suites.read_entries(suites.suite_file(name))
+    assert len(entries) == count
+    published = [
+        line.split(",")[0]
+        for part in ("in-domain", "zero-shot")
+        for line in (test_data / f"data/reference_results/chronos_eval/seasonal-naive-{part}.csv")
+        .read_text()
+        .splitlines()
+    ]
+    assert {entry["name"] for entry in entries} <= set(published)
+    assert all(entry["rolls"] == 1 and entry["offset"] <= -entry["horizon"] for entry in entries)
+
+
+def test_downloaded_data_sets_lie_in_the_data_folder(folder, tmp_path):
+    with pytest.raises(InputError, match=r"benchmark --suite lite --dst DIR .*--data DIR"):
+        suites.suite("lite", "test", **SETTINGS)
+    with pytest.raises(InputError, match=r"'m4_hourly'.* --suite lite --dst .*/none"):
+        suites.suite("lite", "test", **SETTINGS, data=tmp_path / "none")
+    path = tmp_path / "mine.yaml"
+    path.write_text("- {name: load, hf_repo: a/b, offset: -24, prediction_length: 8, num_rolls: 2}")
+    (dataset,) = suites.suite(str(path), "test", **SETTINGS, data=folder.parent).datasets
+    assert (dataset.horizon, dataset.offset, dataset.rolls) == (8, -24, 2)
+    assert dataset.season_length == 24
 
 
 def test_an_unknown_suite_is_wrong_input(tmp_path):

@@ -15,12 +15,14 @@ class EvalsConfig:
 
     Attributes:
       every: distance between evaluations; 0 for none.
-      suites: names of built-in suites, suite files (.yaml), or folders of one's own Arrow data.
+      suites: names of built-in suites (embedded, lite, zero_shot, in_domain), suite files (.yaml),
+        or folders of one's own Arrow data.
       metric: the score that decides what is best: early stopping, kept checkpoints, best run.
       mode: whether a smaller ("min") or a larger ("max") metric is better.
       patience: stop when the metric has not improved for so long; 0 for never.
       batch_size: series in one forward pass, on each host.
       use_average: score the running average of the parameters when there is one.
+      data: folder of the downloaded data sets that suites such as "lite" need.
       horizon: steps to forecast for suites that are folders; 0 for the model's longest.
       season_length: steps of one season for suites that are folders; 0 reads their column `freq`.
     """
@@ -32,6 +34,7 @@ class EvalsConfig:
     patience: Duration = 0
     batch_size: int = 256
     use_average: bool = True
+    data: str = ""
     horizon: int = 0
     season_length: int = 0
 

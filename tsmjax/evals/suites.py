@@ -227,7 +227,7 @@ def _folder(entry: dict[str, Any], where: str, file: Path, data: str | Path) -> 
     if not data:
         raise InputError(
             f"The data sets of suite {file.stem!r} are on the Hugging Face hub: run "
-            f"{command} --dst DIR once, then say --data DIR."
+            f"{command} --dst DIR once, then say --data DIR (in a config, evals.data)."
         )
     folder = Path(data) / entry["name"]
     if not folder.is_dir():

@@ -145,6 +145,7 @@ class Task(BaseTask):
                 batch_size=evals.batch_size,
                 horizon=evals.horizon,
                 season_length=evals.season_length,
+                data=evals.data,
             )
             for name in evals.suites
         ]
