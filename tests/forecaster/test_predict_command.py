@@ -15,15 +15,17 @@ def checkpoint(test_data):
 
 def table(items=2, length=40):
     rng = np.random.default_rng(0)
-    times = pd.date_range("2024-01-01", periods=length, freq="D")
-    return pd.concat(
-        pd.DataFrame({"shop": n, "day": times, "sold": rng.normal(size=length).cumsum(), "price": 1.5})
+    days = pd.date_range("2024-01-01", periods=length, freq="D")
+    parts = [
+        pd.DataFrame({"shop": n, "day": days, "sold": rng.normal(size=length).cumsum()})
         for n in range(items)
-    ).reset_index(drop=True)  # fmt: skip
+    ]
+    return pd.concat(parts, ignore_index=True).assign(price=1.5)
 
 
 def command(checkpoint, source, target, *options):
-    return main(["--checkpoint", checkpoint, "--input", str(source), "--output", str(target), *options])  # fmt: skip
+    files = ["--checkpoint", checkpoint, "--input", str(source), "--output", str(target)]
+    return main([*files, *options])
 
 
 NAMES = ("--id-column", "shop", "--timestamp-column", "day", "--target", "sold")
