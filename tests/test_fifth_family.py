@@ -128,8 +128,8 @@ def test_a_run_of_non_finite_steps_stops_with_a_sentence(rows, tmp_path):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        ("optm", {}, "has no section 'optm'; did you mean 'optim'"),
-        ("optim", {"lrr": 1.0}, r"optim\.lrr does not exist; did you mean 'lr'"),
+        ("optm", {}, "has no section 'optm' .did you mean 'optim'"),
+        ("optim", {"lrr": 1.0}, r"optim\.lrr does not exist .did you mean 'lr'"),
         ("data", {"path": 5}, r"data\.path is 5, but must be of type str"),
         ("model", {"family": "chronos3"}, "no module 'chronos3' in tsmjax.models.*'chronos2'"),
         ("model", {"family": "no/such"}, "is not a module name"),

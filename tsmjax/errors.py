@@ -15,6 +15,6 @@ class InputError(ValueError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as ``; did you mean 'lr'?`` for a misspelt `name`, else ``""``."""
+    """Return a hint such as `` (did you mean 'lr'?)`` for a misspelt `name`, else ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    return f" (did you mean {match[0]!r}?)" if match else ""

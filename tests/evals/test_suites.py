@@ -71,7 +71,7 @@ def test_a_file_lists_data_sets(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- {path: load, horzion: 4}", "Entry 1 of .* unknown field 'horzion'; did you mean 'hori"),
+        ("- {path: load, horzion: 4}", "Entry 1 of .* unknown field 'horzion' .did you mean 'hor"),
         ("- {path: load, horizon: 4}\n- {path: load}", "Entry 2 of .* has no horizon"),
         ("- {path: load, horizon: soon}", "horizon: 'soon', but it must be a whole number"),
         ("- {path: load, horizon: true}", "must be a whole number"),
@@ -83,7 +83,7 @@ def test_a_file_lists_data_sets(folder):
             "several data sets named 'load'",
         ),
         ("- {path: load, horizon: 4, offset: -2}", "offset -2"),
-        ("- {path: load, horizon: 4, num_rols: 2}", "'num_rols'; did you mean 'num_rolls'"),
+        ("- {path: load, horizon: 4, num_rols: 2}", "'num_rols' .did you mean 'num_rolls'"),
         ("- {path: load, horizon: 4, prediction_length: 4}", "both horizon and prediction_length"),
         ("- {path: load, hf_repo: a/b, name: x, horizon: 4}", "both path and hf_repo"),
         ("- {hf_repo: a/b, horizon: 4}", "has no name"),
@@ -130,7 +130,7 @@ def test_downloaded_data_sets_lie_in_the_data_folder(folder, tmp_path):
 
 
 def test_an_unknown_suite_is_wrong_input(tmp_path):
-    with pytest.raises(InputError, match="'embeded'; did you mean 'embedded'"):
+    with pytest.raises(InputError, match="'embeded' .did you mean 'embedded'"):
         suites.suite("embeded", "test", **SETTINGS)
     with pytest.raises(InputError, match="cannot be read"):
         suites.suite(str(tmp_path / "none.yaml"), "test", **SETTINGS)
