@@ -284,7 +284,7 @@ def task(**changes):
         ([np.ones((2, 2, 2))], "Input 0 has the shape (2, 2, 2)"),
         ([np.ones(5), np.ones(0)], "Input 1 has no values"),
         ([np.array(["a", "b"])], "not numbers"),
-        ([{"targets": np.ones(9)}], "key 'targets' .did you mean 'target'"),
+        ([{"targets": np.ones(9)}], "key 'targets' (did you mean 'target'"),
         ([{"past_covariates": {}}], "Input 0 has no target"),
         ([task(), {"target": np.ones(20)}], "Input 1 has the past_covariates [] and"),
         ([task(), np.ones(20)], "Input 1 is a ndarray"),
