@@ -9,7 +9,7 @@ import pytest
 
 from tsmjax.data.arrow import ArrowSource
 from tsmjax.data.packing import DataConfig, ForecastBatches, Source
-from tsmjax.data.synthetic import embedded, kernel_synth, real, tsmixup
+from tsmjax.data.synthetic import embedded, kernel_synth, real, tsi, tsmixup
 from tsmjax.errors import InputError
 
 
@@ -96,6 +96,102 @@ def test_mixup_of_zeros_is_zero():
     assert (mixed == 0).all()
 
 
+def test_tsi_is_a_function_of_seed_and_index():
+    drawn = [tsi.sample(7, index) for index in range(60)]
+    again = [tsi.sample(7, index) for index in reversed(range(60))][::-1]
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
+    assert len({values.tobytes() for values in drawn}) == 60
+    assert not np.array_equal(drawn[0], tsi.sample(8, 0))
+    rows = list(
+        tsi.rows(40, 60, series=60, **dict(min_length=32, max_length=1024), missing=0, seed=7)
+    )
+    assert [row["item_id"] for row in rows] == [f"tsi/{index}" for index in range(40, 60)]
+    assert all(np.array_equal(row["target"], drawn[40 + n]) for n, row in enumerate(rows))
+
+
+def test_tsi_is_finite_and_varied():
+    drawn = [tsi.sample(0, index) for index in range(1500)]
+    assert all(np.isfinite(values).all() and values.dtype == np.float32 for values in drawn)
+    lengths = np.asarray([len(values) for values in drawn])
+    assert lengths.min() >= 32 and lengths.max() <= 1024 and 120 < np.median(lengths) < 350
+    assert np.mean([values.std() == 0 for values in drawn]) < 0.01
+    positive = np.mean([(values >= 0).all() for values in drawn])
+    whole = np.mean([(values == np.round(values)).all() for values in drawn])
+    assert 0.4 < positive < 0.9 and 0.05 < whole < 0.25  # counts are the whole ones
+
+
+def test_tsi_keeps_to_the_lengths_asked_for():
+    lengths = [len(tsi.sample(1, index, 100, 200)) for index in range(200)]
+    assert min(lengths) == 100 and 190 < max(lengths) <= 200
+
+
+def test_tsi_misses_values_where_asked_and_only_there():
+    plain = [tsi.sample(2, index) for index in range(300)]
+    holed = [tsi.sample(2, index, missing=50) for index in range(300)]
+    share = np.mean([np.isnan(values).any() for values in holed])
+    assert 0.4 < share < 0.6
+    for values, other in zip(plain, holed, strict=True):
+        known = np.isfinite(other)
+        assert known.any() and np.array_equal(values[known], other[known])
+
+
+@pytest.mark.parametrize("period", [4, 7, 12, 24, 52.18, 168])
+def test_tsi_seasons_repeat_after_their_period(period):
+    time = np.arange(1000)
+    for seed in range(30):
+        values = tsi.season(np.random.default_rng(seed), time, period)
+        if isinstance(period, int):
+            np.testing.assert_allclose(values[period:], values[:-period], atol=1e-9)
+        whole = values[: round(period * (len(values) // period))]
+        assert abs(whole.mean()) < 0.1 and abs(whole.std() - 1) < 0.1
+
+
+def test_tsi_weeks_of_hours_change_by_the_day():
+    # Days differ only by a level or a factor, so the shape of a day stays in the weekly season.
+    weekly = 0
+    for seed in range(100):
+        values = tsi.seasons(np.random.default_rng(seed), 24 * 28, (24, 168))
+        daily = np.abs(values[24:] - values[:-24]).mean()
+        weekly += daily > 3 * np.abs(values[168:] - values[:-168]).mean()
+    assert 35 < weekly < 80
+
+
+def test_tsi_noise_has_unit_size_and_memory_where_asked():
+    drawn = np.stack([tsi.noise(np.random.default_rng(seed), 512) for seed in range(600)])
+    sizes = drawn.std(axis=1)
+    assert 0.8 < np.median(sizes) < 1.2
+    lagged = [np.corrcoef(values[1:], values[:-1])[0, 1] for values in drawn]
+    assert 0.35 < np.mean(np.abs(lagged) < 0.15) < 0.75  # the white ones
+    assert np.mean(np.asarray(lagged) > 0.5) > 0.1
+
+
+def test_tsi_walks_wander_and_trends_do_not_jump():
+    for seed in range(50):
+        path = tsi.walk(np.random.default_rng(seed), 500)
+        assert np.abs(np.diff(path)).mean() < 0.5 * path.std()
+        curve = tsi.trend(np.random.default_rng(seed), 500)
+        assert np.abs(np.diff(curve)).max() < 0.2 and np.abs(curve).max() < 30
+
+
+def test_tsi_counts_follow_their_rate():
+    rate = np.where(np.arange(4000) < 2000, 1.0, 3.0)
+    ratios = []
+    for seed in range(60):
+        values = tsi.counts(np.random.default_rng(seed), rate)
+        assert (values == np.round(values)).all() and (values >= 0).all()
+        ratios.append(values[2000:].mean() / values[:2000].mean())
+    assert abs(np.median(ratios) - 3) < 0.1
+
+
+def test_tsi_outliers_and_shifts():
+    flat = np.sin(np.arange(2000))
+    for seed in range(20):
+        changed = tsi.outliers(np.random.default_rng(seed), flat) != flat
+        assert 0 < changed.mean() < 0.05
+        shifted = tsi.level_shifts(np.random.default_rng(seed), 2000)
+        assert 1 <= (np.diff(shifted) != 0).sum() + (shifted[0] != 0) <= 3
+
+
 def test_real_series_are_what_they_are():
     series = {found.item_id: found for found in real.series()}
     assert len(series) == len(real.series()) == 48
@@ -126,15 +222,18 @@ def test_real_without_statsmodels(monkeypatch):
         embedded.resolve("embedded:tsmixup")
 
 
-def test_the_number_of_processes_changes_no_bit(monkeypatch, tmp_path):
-    path = "embedded:kernel_synth?series=70&length=256&seed=5"
+@pytest.mark.parametrize("name", ["kernel_synth?length=256", "tsi?max_length=256"])
+def test_the_number_of_processes_changes_no_bit(name, monkeypatch, tmp_path):
+    generator = name.partition("?")[0]
+    monkeypatch.setattr(f"tsmjax.data.synthetic.{generator}.BLOCK", 40)
     found = []
     for processes in (1, 2):
         monkeypatch.setenv("TSMJAX_CACHE", str(tmp_path / str(processes)))
-        source = ArrowSource(embedded.resolve(path, processes))
+        folder = embedded.resolve(f"embedded:{name}&series=70&seed=5", processes)
+        source = ArrowSource(folder)
         found.append([item.target.tobytes() for item in source.read(np.arange(70))])
     assert found[0] == found[1] and len(set(found[0])) == 70
-    assert source.metadata(69)["item_id"] == "kernel_synth/69"
+    assert source.metadata(69)["item_id"] == f"{generator}/69"
 
 
 def test_generated_once_even_by_two_at_a_time(cache, monkeypatch):
@@ -189,6 +288,7 @@ def test_batches_from_embedded_sources():
         ("embedded:kernel_synth?lenght=3", ["did you mean 'length'"]),
         ("embedded:kernel_synth?length=long", ["length is 'long'", "whole number"]),
         ("embedded:kernel_synth?series=0", ["series is '0'"]),
+        ("embedded:tsi?missing=some", ["missing is 'some'"]),
         ("embedded:tsmixup?min_length=9&max_length=5", ["min_length is greater"]),
     ],
 )

@@ -1,9 +1,9 @@
 """Data sets that tsmjax makes itself at first use: paths of the form ``embedded:NAME``.
 
-``embedded:kernel_synth``, ``embedded:tsmixup`` and ``embedded:real``, optionally with parameters:
-``embedded:kernel_synth?series=256&length=1024&seed=0``. The module of that name in this package
-makes the rows, in blocks, one process a block; the number of processes changes no bit. The result
-is an ordinary Arrow folder in the cache folder.
+``embedded:tsi``, ``embedded:kernel_synth``, ``embedded:tsmixup`` and ``embedded:real``, optionally
+with parameters: ``embedded:kernel_synth?series=256&length=1024&seed=0``. The module of that name in
+this package makes the rows, in blocks, one process a block; the number of processes changes no bit.
+The result is an ordinary Arrow folder in the cache folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tsmjax.data.cache import cache_folder, make_once
 from tsmjax.errors import InputError, closest
 
 PREFIX = "embedded:"
-NAMES = ("kernel_synth", "tsmixup", "real")
+NAMES = ("tsi", "kernel_synth", "tsmixup", "real")
 _VERSION = 1  # part of the folder's name; to be raised when a generator changes
 
 
@@ -73,7 +73,7 @@ def parse(path: str) -> tuple[str, dict[str, int]]:
             raise InputError(
                 f"{path} has no parameter {key!r}{closest(key, parameters)}; it has {known}."
             )
-        if not value.isdecimal() or (int(value) == 0 and key != "seed"):
+        if not value.isdecimal() or (int(value) == 0 and parameters[key]):
             raise InputError(f"In {path}, {key} is {value!r}, but must be a positive whole number.")
         parameters[key] = int(value)
     if parameters.get("min_length", 0) > parameters.get("max_length", sys.maxsize):

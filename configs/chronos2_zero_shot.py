@@ -1,0 +1,80 @@
+"""Chronos-2 of 3M parameters that forecasts unseen data, trained in 18 minutes on two CPU cores.
+
+    python -m tsmjax.main --config=configs/chronos2_zero_shot.py
+
+It learns from generated series alone, and from mixtures of the real series inside statsmodels;
+nothing is downloaded. `python -m benchmarks.chronos2_zero_shot` trains it and scores it on public
+data that it never saw.
+"""
+
+from ml_collections import ConfigDict
+
+from tsmjax.models.chronos2 import QUANTILES_13
+
+
+def get_config() -> ConfigDict:
+    """Return the config; contexts reach two weeks of hours, forecasts 60 steps."""
+    return ConfigDict(
+        {
+            "name": "zero_shot",
+            "seed": 0,
+            "model": {
+                "family": "chronos2",
+                "d_model": 192,
+                "d_kv": 48,
+                "d_ff": 768,
+                "num_layers": 4,
+                "num_heads": 4,
+                "dropout_rate": 0.0,
+                "initializer_factor": 0.3,  # learns to copy seasons sooner than with 0.05 or 1
+                "context_length": 336,
+                "max_output_patches": 5,
+                # Most seasons of the calendar are whole patches, or a patch whole seasons.
+                "input_patch_size": 12,
+                "input_patch_stride": 12,
+                "output_patch_size": 12,
+                "time_encoding_scale": 512,
+                "quantiles": QUANTILES_13,
+                "scan_layers": False,
+            },
+            "task": {"kind": "forecast", "reduction": "observed"},
+            "data": {
+                "sources": (
+                    {"path": "embedded:tsi?series=80000&min_length=64&missing=10", "weight": 0.85},
+                    {"path": "embedded:kernel_synth?series=4096&length=512", "weight": 0.10},
+                    {"path": "embedded:tsmixup?series=4096&min_length=64", "weight": 0.05},
+                ),
+                "batch_size": 16,
+                "min_past": 32,
+                "random_horizon": True,
+                "workers": 0,
+            },
+            "optim": {
+                "length": "10_000 steps",
+                "lr": 1e-3,
+                "schedule": "cosine",
+                "warmup": "2%",
+                "final": 0.01,
+                "weight_decay": 0.05,
+                "clip": 1.0,
+                "average": 0.995,
+                "precision": "float32",
+            },
+            "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
+            "checkpoint": {
+                "every": "2_000 steps",
+                "keep_latest": 1,
+                "keep_best": 1,
+                "init_from": "",
+                "resume_from": "",
+            },
+            "evals": {
+                "every": "2_000 steps",
+                "suites": ("embedded",),
+                "metric": "embedded/wql",
+                "mode": "min",
+                "batch_size": 64,
+            },
+            "log": {"every": "100 steps", "plots": True},
+        }
+    )
