@@ -50,14 +50,14 @@ def test_a_config_traces_on_eight_devices(name):
     assert {"loss", "loss_padded", "loss_observed", "grad_norm"} <= metrics.keys()
 
 
-def test_the_seed_sizes_and_values():
-    """The table of the training framework that these configs follow."""
+def test_sizes_and_batches_of_the_pretraining_configs():
+    """Batches are series of one optimiser step on 64 devices."""
     base, small = resolve(load("chronos2_base")), resolve(load("chronos2_small"))
     assert (base.model.num_layers, base.model.d_model, base.data.batch_size) == (12, 768, 12 * 64)
     assert (small.model.num_layers, small.model.d_model, small.data.batch_size) == (6, 512, 16 * 64)
-    seed = resolve(load("chronos2_small", "corpus,seed"))
-    assert (seed.model.num_layers, len(seed.model.quantiles)) == (8, 13)
-    assert [source.path for source in seed.data.sources] == [
+    deeper = resolve(load("chronos2_small", "corpus,8l"))
+    assert (deeper.model.num_layers, len(deeper.model.quantiles)) == (8, 13)
+    assert [source.path for source in deeper.data.sources] == [
         "corpus/tsmixup",
         "corpus/kernel_synth",
     ]

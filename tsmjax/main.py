@@ -58,6 +58,8 @@ def parse(argv: list[str]) -> tuple[dict, str | None]:
     except flags.UnrecognizedFlagError as error:
         hint = closest(error.flagname, ("config", "workdir"))
         raise InputError(f"There is no flag --{error.flagname}{hint}; see --help.") from error
+    except InputError:
+        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_one_line(error)) from error
     except OSError as error:

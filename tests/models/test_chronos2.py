@@ -242,8 +242,8 @@ def test_encode_has_context_reg_and_future_tokens(model):
         ("base", {}, 119_477_664),
         ("small", {}, 28_262_560),
         ("small", {"quantiles": chronos2.QUANTILES_13}, 27_934_624),
-        ("small_seed", {}, 36_326_304),
-        ("small_seed", {"quantiles": chronos2.QUANTILES_21}, 36_654_240),
+        ("small_8l", {}, 36_326_304),
+        ("small_8l", {"quantiles": chronos2.QUANTILES_21}, 36_654_240),
         ("tiny", {}, 3_118_496),
     ],
 )

@@ -452,7 +452,7 @@ class Model(nnx.Module):
 PRESETS = {
     "base": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
     "small": {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
-    "small_seed": {
+    "small_8l": {
         **{"d_model": 512, "d_ff": 2048, "num_layers": 8, "num_heads": 8},
         "quantiles": QUANTILES_13,
     },
