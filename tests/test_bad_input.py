@@ -126,6 +126,12 @@ def test_no_config_file(capsys, tmp_path):
     assert "none.py" in capsys.readouterr().err
 
 
+def test_a_variant_that_does_not_exist(capsys):
+    assert main.run(["main", "--config=configs/chronos2_small.py:corpus,9l"]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: The variant '9l' of chronos2_small does not exist; there is 8l.\n"
+
+
 def test_no_config(capsys):
     assert main.run(["main"]) == 2
     assert "--config" in capsys.readouterr().err

@@ -58,13 +58,11 @@ def parse(argv: list[str]) -> tuple[dict, str | None]:
     except flags.UnrecognizedFlagError as error:
         hint = closest(error.flagname, ("config", "workdir"))
         raise InputError(f"There is no flag --{error.flagname}{hint}; see --help.") from error
-    except InputError:
-        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(_one_line(error)) from error
+        raise InputError(_sentence(error)) from error
     except OSError as error:
         name = next((a for a in argv if a.startswith("--config=")), "--config")
-        raise InputError(f"{name} cannot be loaded: {_one_line(error)}") from error
+        raise InputError(f"{name} cannot be loaded: {_sentence(error)}") from error
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; flags start with --, see --help.")
     if loaded is None:
@@ -74,7 +72,13 @@ def parse(argv: list[str]) -> tuple[dict, str | None]:
     return loaded, workdir.value
 
 
-def _one_line(error: BaseException) -> str:
+def _sentence(error: BaseException) -> str:
+    """What went wrong in one line; the flag parser wraps what a config file itself refused."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())
 
 

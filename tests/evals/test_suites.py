@@ -130,7 +130,7 @@ def test_downloaded_data_sets_lie_in_the_data_folder(folder, tmp_path):
 
 
 def test_an_unknown_suite_is_wrong_input(tmp_path):
-    with pytest.raises(InputError, match="'embeded' .did you mean 'embedded'"):
+    with pytest.raises(InputError, match=r"'embeded' .did you mean 'embedded'"):
         suites.suite("embeded", "test", **SETTINGS)
     with pytest.raises(InputError, match="cannot be read"):
         suites.suite(str(tmp_path / "none.yaml"), "test", **SETTINGS)
