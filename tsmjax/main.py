@@ -73,13 +73,11 @@ def parse(argv: list[str]) -> tuple[dict, str | None]:
 
 
 def _sentence(error: BaseException) -> str:
-    """What went wrong in one line; the flag parser wraps what a config file itself refused."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split())
+    """What went wrong in one line; of a config file's own failure, the flag parser has the text."""
+    text = str(error).strip()
+    if "Traceback" in text:
+        text = text.splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":
