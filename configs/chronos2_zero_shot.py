@@ -1,4 +1,4 @@
-"""Chronos-2 of 3M parameters that forecasts unseen data, trained in 18 minutes on two CPU cores.
+"""Chronos-2 of 3M parameters that forecasts unseen data, trained in 15 minutes on two CPU cores.
 
     python -m tsmjax.main --config=configs/chronos2_zero_shot.py
 
