@@ -29,7 +29,7 @@ class Source:
 
     Attributes:
       path: an Arrow folder, an ``.arrow`` or ``.parquet`` file, or ``embedded:NAME`` (series that
-        are generated on the spot: ``kernel_synth``, ``tsmixup``, ``real``).
+        are generated on the spot: ``tsi``, ``kernel_synth``, ``tsmixup``, ``real``).
       weight: share of the batch's rows, relative to the other weights.
     """
 
