@@ -159,3 +159,16 @@ def test_an_infinite_row_changes_no_other_forecast(corpus, tmp_path):
         keep[1, 0] = False
         np.testing.assert_array_equal(found[keep], expected[keep])
         assert np.isfinite(found[1, 0]).all()
+
+
+def test_the_metric_may_be_one_that_only_validation_has(corpus, tmp_path):
+    config = small(
+        corpus,
+        data={"validation": corpus},
+        evals={"metric": "validation/loss"},
+        optim={"length": 3},
+    )
+    outcome = tsmjax.train(config, workdir=str(tmp_path / "run"))
+    assert np.isfinite(outcome["best"]["validation/loss"])
+    assert "walks/wql" in outcome["test"]
+    assert "validation/loss" not in outcome["test"]

@@ -114,11 +114,6 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         scores: dict[str, float] = {}
         for evaluator in split_evaluators:
             scores |= evaluate(evaluator, forward)
-        if scores and config.evals.metric not in scores:
-            raise InputError(
-                f"evals.metric is {config.evals.metric!r}, but the evaluators score "
-                f"{', '.join(sorted(scores)[:8])}."
-            )
         return scores
 
     def save(at: int, scores: dict[str, float], final: bool) -> None:
@@ -160,6 +155,11 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         if evaluators and (now % eval_every == 0 or last):
             flight.drain()
             scores = scores_of(evaluators, state)
+            if config.evals.metric not in scores:
+                raise InputError(
+                    f"evals.metric is {config.evals.metric!r}, but the evaluators score "
+                    f"{', '.join(sorted(scores)[:8])}."
+                )
             monitor.scores(now, scores)
             facts = _update_best(facts, now, scores, config)
             if patience and now - facts["best"]["step"] >= patience:
