@@ -74,6 +74,11 @@ def parse(argv: list[str]) -> tuple[dict, str | None]:
 
 def _sentence(error: BaseException) -> str:
     """What went wrong in one line; of a config file's own failure, the flag parser has the text."""
+    if isinstance(error, AttributeError | KeyError):
+        # The parser's own message hides in the arguments; the outer text is its representation.
+        while isinstance(error, BaseException) and error.args:
+            error = error.args[0]
+        return " ".join(f"The config has no field {error}".split())
     text = str(error).strip()
     if "Traceback" in text:
         text = text.splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
