@@ -170,6 +170,38 @@ def test_the_horizon_is_drawn_for_each_batch(dataset):
     assert all((fixed[step]["patches"] == 4).all() for step in range(5))
 
 
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_grouping_by_length_deals_the_same_tasks_anew(dataset, hosts):
+    paths = dataset("short", [9, 11, 13] * 9), dataset("long", [60, 70, 90] * 9, targets=2)
+    options = dict(batch_size=8, context_length=48, min_past=5, random_horizon=True)
+
+    def block(number, **more):
+        """All tasks of eight steps, and the context lengths of the steps."""
+        sources = [
+            batches(*paths, host=host, hosts=hosts, **options, **more) for host in range(hosts)
+        ]
+        tasks, lengths = [], []
+        for step in range(8 * number, 8 * number + 8):
+            parts = [source[step] for source in sources]
+            length = {part["context"].shape[-1] for part in parts}
+            assert len(length) == 1
+            lengths += length
+            for part in parts:
+                for pack, patches in enumerate(part["patches"]):
+                    one = {name: array[pack : pack + 1] for name, array in part.items()}
+                    for context, target, _ in tasks_of(one):
+                        seen = context[:, ~np.isnan(context[0])]
+                        tasks.append(
+                            (int(patches), seen.tolist(), target[~np.isnan(target)].tolist())
+                        )
+        return sorted(tasks), lengths
+
+    for number in (0, 3):
+        tasks, lengths = block(number, group_by_length=8)
+        assert tasks == block(number)[0]
+        assert set(lengths) == {12, 24, 48} and lengths != sorted(lengths)
+
+
 def test_infinities_are_missing(tmp_path):
     values = np.arange(40.0)
     values[[0, 10, 20, 30]] = np.inf, -np.inf, 1e300, np.nan
@@ -249,3 +281,22 @@ def test_nothing_but_missing_values(tmp_path):
 def test_missing_path(tmp_path):
     with pytest.raises(InputError, match="no data set at"):
         batches(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("sampling", ["series", "windows"])
+def test_a_mixture_of_short_series_is_refused_where_long_ones_are_asked_for(dataset, sampling):
+    """Half a context is 24 steps; a third of the rows come from such series, or more."""
+    paths = dataset("long", [40] * 4), dataset("short", [12, 9, 30, 23])
+    options = dict(context_length=48, sampling=sampling, weights=[1, 5], min_past=4)
+    share = (1 + 5 / 4) / 6
+    if sampling == "windows":  # a series has length − horizon − min_past + 1 windows, or one
+        share = (1 + 5 * 19 / (1 + 1 + 19 + 12)) / 6
+    batches(*paths, **options, long_share=share - 1e-6)
+    words = rf"Only {share:.1%} of the rows come from series of 24 steps or more"
+    with pytest.raises(InputError, match=words):
+        batches(*paths, **options, long_share=share + 1e-6)
+    # The held-out end of a series does not count as its length.
+    with pytest.raises(InputError, match=r"Only 0\.0%"):
+        batches(paths[0], context_length=48, holdout=17, long_share=0.5)
+    with pytest.raises(InputError, match=r"data\.long_share is 2"):
+        batches(paths[0], long_share=2.0)

@@ -1,6 +1,5 @@
 """Generators: the right distributions, no leakage, and the same bits for any number of workers."""
 
-import subprocess
 import sys
 import threading
 
@@ -9,7 +8,7 @@ import pytest
 
 from tsmjax.data.arrow import ArrowSource
 from tsmjax.data.packing import DataConfig, ForecastBatches, Source
-from tsmjax.data.synthetic import embedded, kernel_synth, real, tsi, tsmixup
+from tsmjax.data.synthetic import corpus, embedded, kernel_synth, real, tsi, tsmixup, workers
 from tsmjax.errors import InputError
 
 
@@ -222,10 +221,12 @@ def test_real_without_statsmodels(monkeypatch):
         embedded.resolve("embedded:tsmixup")
 
 
-@pytest.mark.parametrize("name", ["kernel_synth?length=256", "tsi?max_length=256"])
+@pytest.mark.parametrize(
+    "name", ["kernel_synth?length=256", "tsi?max_length=256", "tcm?max_length=128"]
+)
 def test_the_number_of_processes_changes_no_bit(name, monkeypatch, tmp_path):
-    generator = name.partition("?")[0]
-    monkeypatch.setattr(f"tsmjax.data.synthetic.{generator}.BLOCK", 40)
+    for generator in (kernel_synth, tsi, corpus):
+        monkeypatch.setattr(generator, "BLOCK", 40)
     found = []
     for processes in (1, 2):
         monkeypatch.setenv("TSMJAX_CACHE", str(tmp_path / str(processes)))
@@ -233,18 +234,18 @@ def test_the_number_of_processes_changes_no_bit(name, monkeypatch, tmp_path):
         source = ArrowSource(folder)
         found.append([item.target.tobytes() for item in source.read(np.arange(70))])
     assert found[0] == found[1] and len(set(found[0])) == 70
-    assert source.metadata(69)["item_id"] == f"{generator}/69"
+    assert source.metadata(69)["item_id"].endswith("/69")
 
 
 def test_generated_once_even_by_two_at_a_time(cache, monkeypatch):
     calls = []
-    run = subprocess.run
+    make = workers.make
 
-    def counted(*arguments, **options):
+    def counted(*arguments):
         calls.append(arguments)
-        return run(*arguments, **options)
+        return make(*arguments)
 
-    monkeypatch.setattr(subprocess, "run", counted)
+    monkeypatch.setattr(workers, "make", counted)
     found = []
     path = "embedded:tsmixup?series=5&seed=1"
     threads = [
@@ -262,7 +263,7 @@ def test_generated_once_even_by_two_at_a_time(cache, monkeypatch):
 
 def test_a_failed_process_leaves_nothing(cache, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="embedded:kernel_synth failed"):
+    with pytest.raises(RuntimeError, match="made kernel_synth failed"):
         embedded.resolve("embedded:kernel_synth?series=2&length=16")
     assert [path.suffix for path in (cache / "embedded").iterdir()] == [".lock"]
 

@@ -23,7 +23,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -495,43 +495,82 @@ def write_dataset(
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    iterator = iter(rows)
-    chunk = list(itertools.islice(iterator, 1000))
-    if not chunk:
+    batches = _record_batches(rows)
+    first = next(batches, None)
+    if first is None:
         raise InputError(f"There are no rows to write to {folder}.")
-    schema = _schema(chunk[0])
     with beside(folder) as unfinished:
         unfinished.mkdir()
         shards, count, size, writer = [], 0, 0, None
-        while chunk:
-            columns = {name: [_cell(row[name]) for row in chunk] for name in schema.names}
-            batch = pa.RecordBatch.from_pydict(columns, schema=schema)
+        for batch in itertools.chain([first], batches):
             if writer is None:
                 shards.append(unfinished / f"shard-{len(shards)}")
-                writer, size = pa.ipc.new_stream(str(shards[-1]), schema), 0
+                writer, size = pa.ipc.new_stream(str(shards[-1]), batch.schema), 0
             writer.write_batch(batch)
-            count, size = count + len(chunk), size + batch.nbytes
-            chunk = list(itertools.islice(iterator, 1000))
+            count, size = count + batch.num_rows, size + batch.nbytes
             if size >= shard_bytes:
                 writer.close()
                 writer = None
         if writer is not None:
             writer.close()
-        names = [f"data-{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+        names = file_names(len(shards))
         for shard, name in zip(shards, names, strict=True):
             shard.rename(unfinished / name)
-        state = {
-            "_data_files": [{"filename": name} for name in names],
-            "_fingerprint": _digest([folder.name, count]),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        }
-        (unfinished / "state.json").write_text(json.dumps(state, indent=2))
-        (unfinished / "dataset_info.json").write_text(json.dumps({"description": ""}))
+        write_state(unfinished, names, _digest([folder.name, count]))
     return count
+
+
+def write_file(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Write rows as one file of a data set, as `write_dataset` does; it appears when complete.
+
+    Returns:
+      The number of rows.
+    """
+    batches = _record_batches(rows)
+    first = next(batches)
+    with beside(path) as unfinished, pa.ipc.new_stream(str(unfinished), first.schema) as writer:
+        count = 0
+        for batch in itertools.chain([first], batches):
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def file_names(files: int) -> list[str]:
+    """Return the names of the files of a data set."""
+    return [f"data-{i:05d}-of-{files:05d}.arrow" for i in range(files)]
+
+
+def write_state(folder: Path, names: Sequence[str], fingerprint: str) -> None:
+    """Write the two JSON files that list the files of a data set, as ``datasets`` does."""
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    contents = {
+        "state.json": json.dumps(state, indent=2),
+        "dataset_info.json": '{"description": ""}',
+    }
+    for name, content in contents.items():
+        with beside(folder / name) as unfinished:
+            unfinished.write_text(content)
+
+
+def _record_batches(
+    rows: Iterable[Mapping[str, Any]], size: int = 1000
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows in batches of the schema of the first row."""
+    iterator = iter(rows)
+    schema = None
+    while chunk := list(itertools.islice(iterator, size)):
+        schema = schema or _schema(chunk[0])
+        columns = {name: [_cell(row[name]) for row in chunk] for name in schema.names}
+        yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
 def _schema(row: Mapping[str, Any]) -> pa.Schema:

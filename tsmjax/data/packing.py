@@ -9,18 +9,21 @@ m − 1, so nothing is dropped, no draw is skipped, and an epoch of a source is 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tsmjax.data.arrow import ArrowSource, Item
-from tsmjax.data.counter import below
+from tsmjax.data.counter import below, permute
 from tsmjax.data.mixture import Mixture
 from tsmjax.data.synthetic.embedded import resolve
+from tsmjax.data.synthetic.generated import PREFIX, GeneratedSource, GeneratedWindows
 from tsmjax.data.windows import Sampling, Windows
 from tsmjax.errors import InputError
 
-_HORIZON = 2  # keeps the hash of horizons apart from other uses of the seed
+_HORIZON, _ORDER = 2, 3  # keep the hashes of horizons and orders apart from other uses of the seed
+_SHORTEST = 4  # the shortest context compiled for is this part of the longest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Source:
     """One data set of the mixture.
 
     Attributes:
-      path: an Arrow folder, an ``.arrow`` or ``.parquet`` file, or ``embedded:NAME`` (series that
-        are generated on the spot: ``tsi``, ``kernel_synth``, ``tsmixup``, ``real``).
+      path: an Arrow folder, an ``.arrow`` or ``.parquet`` file, ``embedded:NAME`` (data sets that
+        are made at first use: ``corpus``, ``tsi``, ``kernel_synth``, ``tsmixup``, ``real`` …), or
+        ``generated:corpus`` (series that are made during training, without end).
       weight: share of the batch's rows, relative to the other weights.
     """
 
@@ -59,7 +63,13 @@ class DataConfig:
         window equally often.
       stride: steps between the windows of a series, for sampling="windows".
       random_horizon: draw the number of output patches of each batch from 1 … the longest.
+      group_by_length: consecutive steps whose tasks are sorted by the length of their pasts before
+        they are dealt to these steps, in random order. Batches of short pasts get a half or a
+        quarter of the context length and take as much less time; each length is one compilation.
+        The gradient of a block of steps has the same expectation. 1 leaves tasks as drawn.
       holdout: steps at the end of each series that training never sees.
+      long_share: least share of the rows that must come from series of at least half the context
+        length, so that a long context is not trained on padding; 0 takes any series.
       max_series: use only the first series of each source; None for all.
       workers: processes that assemble batches; 0 assembles them in threads of this process.
       prefetch: batches that are kept ready on the host.
@@ -76,14 +86,16 @@ class DataConfig:
     sampling: Sampling = "series"
     stride: int = 1
     random_horizon: bool = False
+    group_by_length: int = 1
     holdout: int = 0
+    long_share: float = 0.0
     max_series: int | None = None
     workers: int = 0
     prefetch: int = 4
 
     def __post_init__(self):
         least = dict.fromkeys(("batch_size", "min_past", "min_future", "stride", "prefetch"), 1)
-        least |= {"holdout": 0, "workers": 0}
+        least |= {"holdout": 0, "workers": 0, "group_by_length": 1}
         optional = dict.fromkeys(("context_length", "prediction_length", "slots", "max_series"), 1)
         least |= {name: low for name, low in optional.items() if getattr(self, name) is not None}
         for name, low in least.items():
@@ -92,6 +104,10 @@ class DataConfig:
                     f"The config field data.{name} is {getattr(self, name)}, "
                     f"but must be at least {low}."
                 )
+        if not 0 <= self.long_share <= 1:
+            raise InputError(
+                f"The config field data.long_share is {self.long_share}, but must be in [0, 1]."
+            )
         for source in self.sources:
             if not 0 < source.weight < float("inf"):
                 raise InputError(
@@ -100,11 +116,26 @@ class DataConfig:
                 )
 
 
+class _Packs(NamedTuple):
+    """Packs to fill; P arrays each.
+
+    Attributes:
+      source: number of the source.
+      ordinal: how-manieth pack of its source.
+      patches: output patches in use.
+    """
+
+    source: np.ndarray
+    ordinal: np.ndarray
+    patches: np.ndarray
+
+
 class ForecastBatches:
     """Batches of forecasting tasks by step, a pure function of (config, seed, step).
 
     ``batches[step]`` is this host's part, a dict of NumPy arrays, with P packs of S slots, context
-    length C and H = `max_patches` · patch:
+    length C (a part of it in batches of short pasts, if tasks are grouped by length) and
+    H = `max_patches` · patch:
 
     * ``context`` float32 (P, S, C): NaN = missing, padded on the left with NaN.
     * ``target`` float32 (P, S, H): NaN = no loss; all NaN for covariates.
@@ -122,7 +153,8 @@ class ForecastBatches:
       context_length: steps of the context, C.
       max_patches: output patches of the longest horizon.
       sources: the opened data sets.
-      steps_per_epoch: steps in which as many tasks are drawn as the sources hold.
+      steps_per_epoch: steps in which as many tasks are drawn as the sources hold; None when one of
+        them is generated during training.
     """
 
     def __init__(
@@ -168,9 +200,8 @@ class ForecastBatches:
             raise InputError("The config field data.context_length has no value and needs one.")
         if not config.sources:
             raise InputError("The config field data.sources is empty: name at least one data set.")
-        self.sources = [ArrowSource(resolve(source.path)) for source in config.sources]
-        for source in self.sources:
-            _check_finite(source)
+        reread = config.batch_size * config.group_by_length
+        self.sources = [_open(source.path, reread, config.workers) for source in config.sources]
 
         largest = max(self.sources, key=lambda source: source.max_group)
         self.slots = config.slots or largest.max_group
@@ -192,27 +223,16 @@ class ForecastBatches:
         self._mine = np.arange(host * share, (host + 1) * share)
 
         self._tasks = [self.slots // source.max_group for source in self.sources]
-        self._windows = [
-            Windows(
-                source.rows["length"][: config.max_series],
-                name=str(source.path),
-                sampling=config.sampling,
-                seed=seed * len(self.sources) + number,
-                horizon=prediction_length,
-                min_past=config.min_past,
-                min_future=config.min_future,
-                stride=config.stride,
-                holdout=config.holdout,
-                min_length=source.min_length,
-            )
-            for number, source in enumerate(self.sources)
-        ]
+        self._windows = [self._draws(number) for number in range(len(self.sources))]
+        self._check_lengths()
         # Weights are shares of rows, and packs of one source may be fuller than another's.
         fill = [m * source.mean_group for m, source in zip(self._tasks, self.sources, strict=True)]
         weights = [source.weight for source in config.sources] / np.asarray(fill)
         self._mixture = Mixture(weights, seed)
+        self._sorted = functools.lru_cache(maxsize=2)(self._sort)
         tasks_per_step = self.packs * float(np.dot(weights / weights.sum(), self._tasks))
-        self.steps_per_epoch = sum(windows.size for windows in self._windows) / tasks_per_step
+        epoch = sum(windows.size for windows in self._windows) / tasks_per_step
+        self.steps_per_epoch = epoch if np.isfinite(epoch) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return self._arguments
@@ -222,54 +242,135 @@ class ForecastBatches:
 
     def __len__(self) -> int:
         """Return the steps of an epoch, rounded up; steps beyond it continue without end."""
+        if self.steps_per_epoch is None:
+            raise TypeError("there is no epoch of generated series")
         return int(np.ceil(self.steps_per_epoch))
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's part of the batch of `step`, for any step from 0."""
-        patches = self.max_patches
-        if self.config.random_horizon:
-            patches = 1 + int(below(patches, self._seed, _HORIZON, step))
-        drawn = min(patches * self._patch, self._prediction_length)
+        draws = step * self.packs + np.arange(self.packs)
+        length = self.context_length
+        if self.config.group_by_length > 1:
+            draws, length = self._grouped(*divmod(step, self.config.group_by_length))
+        packs = self._packs(draws[self._mine])
 
         shape = (len(self._mine), self.slots)
+        horizon = self.max_patches * self._patch
         batch = {
-            "context": np.full((*shape, self.context_length), np.nan, np.float32),
-            "target": np.full((*shape, self.max_patches * self._patch), np.nan, np.float32),
-            "future": np.full((*shape, self.max_patches * self._patch), np.nan, np.float32),
+            "context": np.full((*shape, length), np.nan, np.float32),
+            "target": np.full((*shape, horizon), np.nan, np.float32),
+            "future": np.full((*shape, horizon), np.nan, np.float32),
             "group": np.full(shape, -1, np.int32),
-            "patches": np.full(shape[0], patches, np.int32),
+            "patches": packs.patches.astype(np.int32),
         }
-        chosen, ordinals = self._mixture.locate(step * self.packs + self._mine)
-        for number in np.unique(chosen):
-            packs = np.flatnonzero(chosen == number)
+        for number in np.unique(packs.source):
             # A float64 beyond float32 becomes infinite, and so missing.
             with np.errstate(over="ignore"):
-                self._fill(batch, number, packs, ordinals[packs], drawn)
+                self._fill(batch, number, packs)
         for name in ("context", "target", "future"):
             values = batch[name]
             if np.isinf(values).any():
                 values[np.isinf(values)] = np.nan
         return batch
 
-    def _fill(
-        self,
-        batch: dict[str, np.ndarray],
-        number: int,
-        packs: np.ndarray,
-        ordinals: np.ndarray,
-        drawn: int,
-    ) -> None:
-        """Write the tasks of the packs with the given ordinals of one source."""
-        source, windows, tasks = self.sources[number], self._windows[number], self._tasks[number]
-        draws = (ordinals[:, None] * tasks + np.arange(tasks)).ravel()
-        series, cuts = windows.locate(draws, drawn)
-        places = ((pack, task) for pack in packs.tolist() for task in range(tasks))
+    def _draws(self, number: int) -> Windows | GeneratedWindows:
+        """Return the draws of one source."""
+        config, source = self.config, self.sources[number]
+        shared = dict(
+            seed=self._seed * len(self.sources) + number,
+            min_past=config.min_past,
+            min_future=config.min_future,
+            holdout=config.holdout,
+        )
+        if isinstance(source, GeneratedSource):
+            return GeneratedWindows(source, **shared)
+        return Windows(
+            source.rows["length"][: config.max_series],
+            name=str(source.path),
+            sampling=config.sampling,
+            horizon=self._prediction_length,
+            stride=config.stride,
+            min_length=source.min_length,
+            **shared,
+        )
+
+    def _check_lengths(self) -> None:
+        """Raise when most of the context would be padding; see `DataConfig.long_share`."""
+        if not self.config.long_share:
+            return
+        half = -(-self.context_length // 2)
+        rows = np.array([source.weight for source in self.config.sources])
+        long = [windows.share_of_long(half) for windows in self._windows]
+        share = float(rows @ long / rows.sum())
+        if share < self.config.long_share:
+            raise InputError(
+                f"Only {share:.1%} of the rows come from series of {half:,} steps or more, half of "
+                f"the context length of {self.context_length:,}, and the config asks for "
+                f"{self.config.long_share:.1%} (data.long_share): use longer series, or a shorter "
+                "model.context_length."
+            )
+
+    def _packs(self, draws: np.ndarray) -> _Packs:
+        """Say what fills the packs with the given numbers, counted from the first step."""
+        source, ordinal = self._mixture.locate(draws)
+        patches = np.full(len(draws), self.max_patches)
+        if self.config.random_horizon:
+            patches = 1 + below(self.max_patches, self._seed, _HORIZON, draws // self.packs)
+        return _Packs(source, ordinal, patches)
+
+    def _locate(self, number: int, packs: _Packs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (series, cut, steps to forecast) of the tasks in the packs of one source."""
+        mine, tasks = packs.source == number, self._tasks[number]
+        draws = (packs.ordinal[mine, None] * tasks + np.arange(tasks)).ravel()
+        drawn = np.minimum(packs.patches[mine] * self._patch, self._prediction_length)
+        drawn = np.repeat(drawn, tasks)
+        return *self._windows[number].locate(draws, drawn), drawn
+
+    def _grouped(self, block: int, index: int) -> tuple[np.ndarray, int]:
+        """Return (numbers of the packs, context length) of a step of a block of steps."""
+        draws, lengths = self._sorted(block)
+        at = int(permute(np.int64(index), len(draws), self._seed, _ORDER, block))
+        return draws[at], lengths[at]
+
+    def _sort(self, block: int) -> tuple[np.ndarray, list[int]]:
+        """Deal the packs of a block by the length of their longest past.
+
+        Returns:
+          Numbers of the packs (steps, packs), and the context length of each of these batches.
+        """
+        steps = self.config.group_by_length
+        draws = (block * steps) * self.packs + np.arange(steps * self.packs)
+        packs = self._packs(draws)
+        needed = np.empty(len(draws), np.int64)
+        for number in np.unique(packs.source):
+            cuts = self._locate(number, packs)[1]
+            needed[packs.source == number] = cuts.reshape(-1, self._tasks[number]).max(axis=1)
+        order = np.argsort(needed, kind="stable").reshape(steps, self.packs)
+        parts = [self.context_length]
+        while parts[-1] > max(self.context_length / _SHORTEST, self._patch):
+            parts.append(-(-parts[-1] // (2 * self._patch)) * self._patch)
+        return draws[order], [
+            min((part for part in parts if part >= longest), default=self.context_length)
+            for longest in needed[order[:, -1]]
+        ]
+
+    def _fill(self, batch: dict[str, np.ndarray], number: int, packs: _Packs) -> None:
+        """Write the tasks of one source into its packs."""
+        source, tasks = self.sources[number], self._tasks[number]
+        series, cuts, drawn = self._locate(number, packs)
+        places = (
+            (pack, task)
+            for pack in np.flatnonzero(packs.source == number).tolist()
+            for task in range(tasks)
+        )
         slot = 0
-        for (pack, task), cut, item in zip(places, cuts.tolist(), source.read(series), strict=True):
+        for (pack, task), cut, ahead, item in zip(
+            places, cuts.tolist(), drawn.tolist(), source.read(series), strict=True
+        ):
             slot = 0 if task == 0 else slot
             used = sum(map(len, item))
             rows = slice(slot, slot + used)
-            self._write(batch, pack, rows, item, cut, drawn)
+            self._write(batch, pack, rows, item, cut, ahead)
             batch["group"][pack, rows] = task
             slot += used
 
@@ -283,9 +384,9 @@ class ForecastBatches:
         drawn: int,
     ) -> None:
         """Copy the window of one task into its slots."""
-        begin = max(0, cut - self.context_length)
-        end = min(cut + drawn, item.target.shape[1] - self.config.holdout)
         context, first = batch["context"][pack], rows.start
+        begin = max(0, cut - context.shape[-1])
+        end = min(cut + drawn, item.target.shape[1] - self.config.holdout)
         for part in item:
             if len(part):
                 context[first : first + len(part), begin - cut :] = part[:, begin:cut]
@@ -298,6 +399,19 @@ class ForecastBatches:
             batch["future"][pack, rows.stop - known : rows.stop, : end - cut] = item.future[
                 :, cut:end
             ]
+
+
+def _open(path: str, reread: int, workers: int) -> ArrowSource | GeneratedSource:
+    """Open a source; see `GeneratedSource` for `reread`."""
+    if path.startswith(PREFIX):
+        if workers:
+            raise InputError(
+                f"{path} is made on the device of the training process: set data.workers to 0."
+            )
+        return GeneratedSource(path, reread)
+    source = ArrowSource(resolve(path))
+    _check_finite(source)
+    return source
 
 
 def _check_finite(source: ArrowSource, sample: int = 100) -> None:

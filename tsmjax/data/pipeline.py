@@ -7,6 +7,7 @@ of workers nor the number of hosts is part of it.
 from __future__ import annotations
 
 import os
+import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def read_ahead(
     options = grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=max(1, prefetch // workers)
     )
-    return iter(dataset.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=_no_device))
+    return iter(dataset.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=_begin_worker))
 
 
 def _stop(host: list[Iterator]) -> None:
@@ -118,6 +119,10 @@ class _FromStep:
         return self._batches[self._step + index]
 
 
-def _no_device(worker: int, workers: int) -> None:
-    """Keep accelerators out of reach of a worker, whatever it may import."""
+def _begin_worker(worker: int, workers: int) -> None:
+    """Keep a worker off accelerators, whatever it imports, and alive until its parent ends it.
+
+    A scheduler sends SIGTERM to every process; the parent still needs batches to reach a stop.
+    """
     os.environ["JAX_PLATFORMS"] = "cpu"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

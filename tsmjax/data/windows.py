@@ -87,12 +87,12 @@ class Windows:
         else:
             self.size = series
 
-    def locate(self, draw: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    def locate(self, draw: np.ndarray, horizon: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (series, cut) of each draw.
 
         Args:
           draw: int64 ordinals in this source, from 0 without end.
-          horizon: steps to forecast in this batch, at most the longest horizon.
+          horizon: steps to forecast, one number or one a draw, at most the longest horizon.
         """
         epoch, ordinal = np.divmod(draw, self.size)
         chosen = permute(ordinal, self.size, self._seed, epoch)
@@ -107,6 +107,14 @@ class Windows:
         last = usable - np.minimum(horizon, usable - self._min_past)
         cuts = below(last - self._min_past + 1, self._seed, _CUT, draw)
         return series, self._min_past + cuts
+
+    def share_of_long(self, steps: int) -> float:
+        """Return the share of draws that come from series of at least `steps` steps."""
+        lengths = self._lengths if self._valid is None else self._lengths[self._valid]
+        long = lengths >= steps + self._holdout
+        if self._sampling == "windows":
+            return float(np.diff(self._ends, prepend=0)[long].sum() / self.size)
+        return float(long.mean())
 
     def _usable(self, series: np.ndarray) -> np.ndarray:
         return self._lengths[series].astype(np.int64) - self._holdout
