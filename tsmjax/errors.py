@@ -1,4 +1,4 @@
-"""The error that means: the input is wrong, and here is what to do about it."""
+"""Errors whose message says it all: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ class InputError(ValueError):
 
     The message is one clear sentence that says what is wrong, where, and what to do. Commands
     print it without a traceback and exit with code 2.
+    """
+
+
+class HostError(RuntimeError):
+    """Another process of the run is missing or unreachable; the message says which.
+
+    Not the user's input but a fault that may pass: commands print it without a traceback and exit
+    with code 1.
     """
 
 

@@ -2,5 +2,6 @@
 
 A kind is a module of this package with a docstring (its help text), ``add_arguments(parser)`` and
 ``prepare(path, options) -> (rows, report)``. Where sources need not be local paths it also has
-``locate(source, options) -> path``. `benchmark` alone is a command of its own, with a `run`.
+``locate(source, options) -> path``. `benchmark` and `synthetic` are commands of their own, with a
+`run`; ``--report`` is one that looks at finished data sets (`quality`).
 """

@@ -13,8 +13,12 @@ from rich.console import Console
 import tsmjax.prepare
 from tsmjax.data.arrow import write_dataset
 from tsmjax.errors import InputError, closest
+from tsmjax.prepare.report import Report
 
-_SHARED = ("__main__", "columns", "hub", "lists", "report")  # modules that are no kinds
+# Kinds that are commands of their own:
+_COMMANDS = ("benchmark", "synthetic")
+# Modules that are no kinds:
+_SHARED = ("__main__", "cached", "columns", "hub", "lists", "quality", "report")
 
 
 def kinds() -> list[str]:
@@ -32,16 +36,25 @@ def main(arguments: list[str]) -> int:
             for name in kinds():
                 print(f"  {name:<12}{_module(name).__doc__.splitlines()[0]}")
             print("\npython -m tsmjax.prepare KIND --help tells the options of a kind.")
+            print("python -m tsmjax.prepare --report DIR … looks at finished data sets.")
             return 0
-        run(arguments[0], arguments[1:])
+        kind, rest = arguments[0], arguments[1:]
+        if kind == "--report":
+            _module("quality").run(rest)
+            return 0
+        if kind in _COMMANDS:
+            _module(kind).run(rest)
+            return 0
+        report, folder = run(kind, rest)
+        report.show(Console(), folder)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def run(kind: str, arguments: list[str]) -> None:
-    """Prepare one data set.
+def run(kind: str, arguments: list[str]) -> tuple[Report, Path]:
+    """Prepare one data set; returns what was found and the folder it is in.
 
     Raises:
       InputError: for an unknown kind, a missing source, a destination that is in use, or data that
@@ -53,9 +66,6 @@ def run(kind: str, arguments: list[str]) -> None:
             f"there are {', '.join(kinds())}."
         )
     module = _module(kind)
-    if kind == "benchmark":
-        module.run(arguments)
-        return
     parser = argparse.ArgumentParser(
         prog=f"python -m tsmjax.prepare {kind}",
         description=module.__doc__,
@@ -71,7 +81,7 @@ def run(kind: str, arguments: list[str]) -> None:
     rows, report = module.prepare(locate(options.src, options), options)
     write_dataset(rows, options.dst)
     report.save(options.dst)
-    report.show(Console(), options.dst)
+    return report, options.dst
 
 
 def _local(source: str, options: argparse.Namespace) -> Path:
