@@ -6,18 +6,21 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
 from tsmjax import checkpoint, weights
 from tsmjax.config import build, find_module
 from tsmjax.errors import InputError
+from tsmjax.weights import hub
 
 EXAMPLES = """\
 examples:
   python -m convert import chronos2 amazon/chronos-2 experiments/chronos2/published
   python -m convert import chronos2 my-lora-adapter/ merged/ --base amazon/chronos-2
   python -m convert export chronos2 experiments/chronos2/base/best_run@best hf/my-chronos2
+  python -m convert export chronos2 runs/lora my-lora-adapter/ --adapter --base amazon/chronos-2
   python -m convert verify chronos2 hf/my-chronos2
 
 SOURCE is a run folder (with @best, @final, @latest or @STEP behind it), a Hugging Face folder with
@@ -43,11 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="run folder, Hugging Face folder, LoRA adapter or hub id")
     parser.add_argument("target", nargs="?", help="new folder (import and export)")
     parser.add_argument("--base", help="base model of a LoRA adapter, if not the one it names")
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="export the LoRA adapter of a run for PEFT, instead of merged weights",
+    )
     options = parser.parse_args(arguments)
     if (options.target is None) != (options.action == "verify"):
         wants = "takes no TARGET" if options.action == "verify" else "needs a TARGET folder"
         parser.error(f"{options.action} {wants}")
+    if options.adapter and options.action != "export":
+        parser.error(f"--adapter belongs to export, not to {options.action}")
     try:
+        if options.adapter:
+            base = export_adapter(options.source, options.family, options.target, options.base)
+            print(f"{options.target}: LoRA adapter of {base} from {options.source}")
+            return 0
         found = load(options.source, options.family, options.base)
         if options.action == "verify":
             from convert import verify
@@ -79,10 +93,44 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     if not (run / "checkpoints").exists():
         return weights.read(source, family, base=base)
     found = checkpoint.load_weights(source)
+    return weights.Imported(family, _model(found, family), found.params, found.source)
+
+
+def export_adapter(source: str, family: str, target: str, base: str | None = None) -> str:
+    """Write the LoRA adapter of a run as a folder that PEFT loads, and return its base model.
+
+    Args:
+      source: run folder with an optional selector.
+      family: the expected family.
+      target: new folder.
+      base: Hugging Face folder or hub id of the base model; None takes what the run started from.
+
+    Raises:
+      InputError: when the run has no adapter, or started from something that PEFT cannot load.
+    """
+    found = checkpoint.load_weights(source, merge=False)
+    values, adapters = _model(found, family), found.config.get("optim", {}).get("lora", {})
+    if not adapters.get("rank"):
+        raise InputError(f"{source} was not trained with LoRA: export it without --adapter.")
+    base = base or found.config["checkpoint"]["init_from"]
+    folder = epath.Path(base.rpartition("@")[0] or base)
+    if (folder / "config.json").exists() and not (folder / "checkpoints").exists():
+        base = str(folder.resolve())
+    elif folder.exists() or not hub.is_id(base):
+        raise InputError(
+            f"An adapter needs a Hugging Face folder or hub id as its base, and {base!r} is none: "
+            f"export what {source} started from, and give that folder as --base."
+        )
+    weights.write_adapter(target, family, values, found.params, adapters["alpha"], base)
+    return base
+
+
+def _model(found: checkpoint.Weights, family: str) -> dict[str, Any]:
+    """Values of the model's `Config`, which must be of `family`."""
     values = dict(found.config["model"])
     if (stored := values.pop("family")) != family:
-        raise InputError(f"{source} holds a {stored} model, but {family} was asked for.")
-    return weights.Imported(family, values, found.params, found.source)
+        raise InputError(f"{found.source} holds a {stored} model, but {family} was asked for.")
+    return values
 
 
 def import_weights(found: weights.Imported, target: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -22,11 +23,14 @@ import optax
 
 from tsmjax.config import Duration, steps_of
 from tsmjax.errors import InputError
+from tsmjax.nn import lora
 from tsmjax.nn.functional import Tree, flatten, unflatten
 
 Schedule = Literal["cosine", "linear", "constant", "exponential", "one_cycle"]
 # Biases and norm scales are not decayed, as in the reference trainers.
 DEFAULT_DECAY = ((r"(^|/)(bias|scale)$", 0.0),)
+_FREEZE_BESIDE_LORA = ((lora.LEAF, False), (r"^model/", True))
+Rules = Sequence[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,27 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters beside a frozen model.
+
+    Attributes:
+      rank: rank of the updates; 0 adds no adapters and trains the model itself.
+      alpha: an update is scaled by alpha / rank.
+      targets: (pattern, adapted?) rules on paths of projections, such as
+        ``model/blocks/time_attention/q``; empty for the family's own.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[tuple[str, bool], ...] = ()
+
+    def __post_init__(self):
+        """Check the ranges that no type can."""
+        if self.rank < 0:
+            raise InputError(f"optim.lora.rank is {self.rank}, but must be at least 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """How to optimise, and for how long.
 
@@ -68,7 +93,9 @@ class OptimConfig:
       weight_decay: weight decay of leaves that no rule of `decay` matches.
       decay: (pattern, weight decay) rules, before the default that spares biases and norm scales.
       lr_scale: (pattern, multiplier of the learning rate) rules.
-      freeze: (pattern, frozen?) rules; leaves without a match are trained.
+      freeze: (pattern, frozen?) rules; leaves without a match are trained, or, beside adapters,
+        frozen when they are the model's.
+      lora: train low-rank adapters instead of the model.
       clip: largest global gradient norm; 0 turns clipping off.
       accumulate: micro-batches per step; sums and weights are added, never means.
       average: decay of the exponential moving average of the parameters; 0 keeps none.
@@ -92,6 +119,7 @@ class OptimConfig:
     decay: tuple[tuple[str, float], ...] = ()
     lr_scale: tuple[tuple[str, float], ...] = ()
     freeze: tuple[tuple[str, bool], ...] = ()
+    lora: LoraConfig = LoraConfig()
     clip: float = 1.0
     accumulate: int = 1
     average: float = 0.0
@@ -187,7 +215,40 @@ def groups(config: OptimConfig, params: Tree) -> Groups:
     )
 
 
-def first_match(rules: tuple[tuple[str, Any], ...], paths: list[str], where: str) -> dict[str, Any]:
+def adapted(config: LoraConfig, defaults: Rules, paths: list[str]) -> list[str]:
+    """Choose the projections that get an adapter.
+
+    Args:
+      config: how to adapt.
+      defaults: the family's (pattern, adapted?) rules, for a config without targets.
+      paths: paths of all projections.
+
+    Raises:
+      InputError: when there are no rules, one matches nothing, or none chooses a projection.
+    """
+    rules = first_match(config.targets or tuple(defaults), paths, "optim.lora.targets")
+    chosen = [path for path in paths if rules.get(path, False)]
+    if not chosen:
+        raise InputError(
+            "optim.lora.targets chooses no projection; the model has "
+            f"{', '.join(paths[:4]) or 'none'}{', …' if len(paths) > 4 else ''}."
+        )
+    return chosen
+
+
+def frozen(config: OptimConfig, paths: list[str]) -> set[str]:
+    """Choose the parameters that are never trained.
+
+    Raises:
+      InputError: when a rule of ``optim.freeze`` matches nothing.
+    """
+    rules = first_match(config.freeze, paths, "optim.freeze")
+    if config.lora.rank:
+        rules = first_match(_FREEZE_BESIDE_LORA, paths, "") | rules
+    return {path for path in paths if rules.get(path, False)}
+
+
+def first_match(rules: Rules, paths: list[str], where: str) -> dict[str, Any]:
     """Map each path to the value of the first rule whose pattern it contains.
 
     Args:

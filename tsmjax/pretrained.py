@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,6 +38,19 @@ def load(path: str, default: str = "best") -> Weights:
         "task": {"kind": weights.task(found.family)},
     }
     return Weights(found.params, {}, values, {}, found.source)
+
+
+def model_values(path: str) -> dict[str, Any]:
+    """Return the config section ``model`` of what `load` would load.
+
+    Raises:
+      InputError: when there is nothing to load at `path`.
+    """
+    run = epath.Path(path.rsplit("@", 1)[0])
+    if (run / "checkpoints").exists():
+        return json.loads((run / "config.json").read_text())["model"]
+    family, values = weights.describe(path)
+    return {"family": family, **values}
 
 
 def fit(found: Tree, expected: Tree, skip: tuple[str, ...], source: str) -> tuple[Tree, str]:

@@ -2,8 +2,9 @@
 
     state = {params: {model, aux}, stats: {model, aux}, average, opt, guard, step}
 
-is a plain dict, donated to every step and saved. `frozen`, its companion, is neither: it holds the
-frozen modules and those leaves of the trained modules that rules freeze, in the compute type.
+is a plain dict, donated to every step (but on CPU) and saved. `frozen`, its companion, is neither:
+it holds the frozen modules and those leaves of the trained modules that rules freeze, in the
+compute type.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,12 @@ from jax.sharding import Mesh
 
 from tsmjax import optim, sharding
 from tsmjax.checkpoint import overlay
-from tsmjax.nn import functional
+from tsmjax.nn import functional, lora
 from tsmjax.nn.functional import Tree, cast, flatten, unflatten
 from tsmjax.tasks import Modules, Task
 
 NAMES = Modules._fields  # model, aux, frozen
+_REPLICATE_LORA = (lora.LEAF, ())  # adapters are small
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,8 +63,9 @@ class Blueprint:
         return {name: functional.stats_of(module) for name, module in modules.items()}
 
     def model_params(self) -> Tree:
-        """Abstract parameters of the model alone, frozen leaves included, in float32."""
+        """Abstract parameters of the model in float32: frozen leaves too, but no adapters."""
         model = overlay(self.params["model"], self.frozen["params"].get("model", {}))
+        model, _ = lora.split(model)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), model)
 
 
@@ -70,12 +73,12 @@ def blueprint(task: Task, config: optim.OptimConfig) -> Blueprint:
     """Describe the modules of `task` without allocating them.
 
     Raises:
-      InputError: when a rule of ``optim.freeze`` matches nothing.
+      InputError: when a rule of ``optim.freeze`` or ``optim.lora.targets`` matches nothing.
     """
     graphs: dict[str, nnx.GraphDef] = {}
 
     def shapes() -> tuple[Tree, Tree, Tree]:
-        parts = _split(task.build(nnx.Rngs(0)))
+        parts = _split(_build(task, config, nnx.Rngs(0)))
         graphs.update({name: part[0] for name, part in parts.items()})
         return _partition(parts, config)
 
@@ -95,7 +98,7 @@ def create(
     tx = optim.transformation(config, optim.groups(config, plan.params))
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
-        params, stats, frozen = _partition(_split(task.build(nnx.Rngs(key))), config)
+        params, stats, frozen = _partition(_split(_build(task, config, nnx.Rngs(key))), config)
         state = {
             "params": params,
             "stats": stats,
@@ -109,11 +112,12 @@ def create(
         return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), (state, frozen))
 
     state, frozen = jax.eval_shape(init, jax.random.key(0))
-    placed = sharding.place(task.sharding, plan.params, mesh, replicate_below)
+    rules = (_REPLICATE_LORA, *task.sharding)
+    placed = sharding.place(rules, plan.params, mesh, replicate_below)
     state_places = sharding.place_like(state, plan.params, placed, mesh)
     frozen_params = frozen["params"]
     frozen_places = {
-        "params": sharding.place(task.sharding, frozen_params, mesh, replicate_below),
+        "params": sharding.place(rules, frozen_params, mesh, replicate_below),
         "stats": jax.tree.map(lambda _: sharding.replicated(mesh), frozen["stats"]),
     }
     places = (state_places, frozen_places)
@@ -159,30 +163,68 @@ def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[
     return {**state, "params": params, "stats": new_stats, "average": average}, new_frozen
 
 
-def table(
-    plan: Blueprint, config: optim.OptimConfig, state: Tree, frozen: Tree
-) -> list[tuple[str, ...]]:
-    """Resolved rules as rows (path, tensors, shape, sharding, trained, decay, learning rate ×).
+class Row(NamedTuple):
+    """One line of `table`: the parameters of one path, in all layers that agree.
 
-    Layers whose rows agree share one, with ``*`` for their number.
+    Attributes:
+      path: path, with ``*`` for the number of the layer.
+      tensors: number of parameters of this path.
+      shape: shape of each.
+      sharding: mesh axes of its dimensions.
+      bytes: bytes of all of them on one device.
+      trained: "yes" or "frozen".
+      decay: weight decay.
+      lr_scale: multiplier of the learning rate.
     """
+
+    path: str
+    tensors: str
+    shape: str
+    sharding: str
+    bytes: int
+    trained: str
+    decay: str
+    lr_scale: str
+
+
+def table(plan: Blueprint, config: optim.OptimConfig, state: Tree, frozen: Tree) -> list[Row]:
+    """Resolve all path rules on the abstract state and frozen leaves."""
     group = optim.groups(config, plan.params)
     decay, scale = flatten(group.decay), flatten(group.lr_scale)
-    rows: collections.Counter[tuple[str, ...]] = collections.Counter()
-    for trained, tree in ((True, state["params"]), (False, frozen["params"])):
+    rows: collections.Counter[Row] = collections.Counter()
+    for trained, tree in (("yes", state["params"]), ("frozen", frozen["params"])):
         for path, leaf in flatten(tree).items():
-            shape = " × ".join(map(str, leaf.shape)) or "scalar"
             axes = [str(axis or "·") for axis in leaf.sharding.spec]
-            spec = ", ".join(axes) if any(leaf.sharding.spec) else "replicated"
-            rates = (f"{decay[path]:g}", f"{scale[path]:g}") if trained else ("", "")
-            name = re.sub(r"/\d+/", "/*/", path)
-            rows[name, shape, spec, "yes" if trained else "frozen", *rates] += 1
-    return [(row[0], str(tensors), *row[1:]) for row, tensors in rows.items()]
+            row = Row(
+                path=re.sub(r"/\d+/", "/*/", path),
+                tensors="",
+                shape=" × ".join(map(str, leaf.shape)) or "scalar",
+                sharding=", ".join(axes) if any(leaf.sharding.spec) else "replicated",
+                bytes=sharding.bytes_per_device(leaf),
+                trained=trained,
+                decay=f"{decay[path]:g}" if path in decay else "",
+                lr_scale=f"{scale[path]:g}" if path in scale else "",
+            )
+            rows[row] += 1
+    return [
+        row._replace(tensors=str(tensors), bytes=tensors * row.bytes)
+        for row, tensors in rows.items()
+    ]
 
 
 def count(tree: Tree) -> int:
     """Number of scalars in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _build(task: Task, config: optim.OptimConfig, rngs: nnx.Rngs) -> Modules:
+    """Construct the modules of `task`, with adapters when `config` asks for them."""
+    modules = task.build(rngs)
+    if config.lora.rank:
+        linears = {f"model/{path}": one for path, one in lora.projections(modules.model).items()}
+        for path in optim.adapted(config.lora, task.lora, list(linears)):
+            linears[path].adapt(config.lora.rank, config.lora.alpha / config.lora.rank, rngs=rngs)
+    return modules
 
 
 def _split(modules: Modules) -> dict[str, tuple[nnx.GraphDef, Tree, Tree]]:
@@ -200,8 +242,8 @@ def _partition(
     params = {name: parts[name][1] for name in parts if name != "frozen"}
     stats = {name: parts[name][2] for name in parts if name != "frozen"}
     flat = flatten(params)
-    rules = optim.first_match(config.freeze, list(flat), "optim.freeze")
-    held = {path: leaf for path, leaf in flat.items() if rules.get(path, False)}
+    chosen = optim.frozen(config, list(flat))
+    held = {path: leaf for path, leaf in flat.items() if path in chosen}
     trained = {name: {} for name in params} | unflatten(
         {path: leaf for path, leaf in flat.items() if path not in held}
     )

@@ -395,7 +395,7 @@ def test_validation_picks_the_best_step_and_longer_horizons_are_allowed(forecast
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"finetune_mode": "lora"}, "not built yet"),
+        ({"lora_config": {"r": 2}}, "lora_config needs finetune_mode='lora'"),
         ({"finetune_mode": "some"}, "finetune_mode is 'some'"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"prediction_length": 60}, "the longest has 80 steps and 120 are needed"),

@@ -80,12 +80,23 @@ def test_small_model_agrees_in_every_block_and_gradient(tmp_path, gain, packs):
     assert errors(rows, "predictions")[0] <= 1e-4
 
 
+@pytest.mark.parametrize(
+    ("size", "packs"), [(1, None), (1, 5), (4, None), (4, 3), (16, None), (16, 1)]
+)
+def test_packed_groups_agree_with_attention_over_the_whole_batch(tmp_path, size, packs):
+    """Groups whose rows are scattered over the batch, however they are dealt to packs."""
+    folder = reference_folder(tmp_path / "m", GOLDEN_SIZE, 64, (0.1, 0.5, 0.9), gain=5.0)
+    group_ids = np.random.default_rng(size).permutation(np.arange(32) // size)
+    case = dataclasses.replace(example(70, 20, rows=32), group_ids=group_ids, packs=packs)
+    assert_agree(compare(folder, case))
+
+
 def test_dummy_checkpoint_agrees(test_data):
     folder = test_data / "weights/dummy-chronos2-model"
     assert_agree(verify_chronos2.verify(folder))
 
 
-@pytest.mark.parametrize("horizon", [1, 16, 64, 1024])
+@pytest.mark.parametrize("horizon", [1, 16, pytest.param(64, marks=pytest.mark.slow), 1024])
 def test_base_size_agrees(base, horizon):
     case = example(2048, horizon, rows=8, seed=horizon)
     rows = compare(base, case, gradients=horizon == 64)

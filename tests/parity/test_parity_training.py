@@ -68,14 +68,18 @@ def reference_losses(folder, settings):
     return losses
 
 
-def our_losses(folder, settings, packs):
+def our_step(folder, settings, **model):
+    """The compiled step and its start, on one device: (state, frozen leaves, step)."""
     found = weights.read(folder)
     config = resolve(
         {
-            "model": {"family": found.family, **found.config_values},
+            "model": {"family": found.family, **found.config_values, **model},
             "task": {"kind": "forecast"},
-            "data": {"sources": ({"path": "unused", "weight": 1.0},)},
-            "optim": {**settings, "schedule": "constant", "weight_decay": 0.01},
+            "data": {
+                "sources": ({"path": "unused", "weight": 1.0},),
+                "prediction_length": 3 * 16,
+            },
+            "optim": {"schedule": "constant", **settings},
             "mesh": {"replica": 1},
         }
     )
@@ -84,23 +88,31 @@ def our_losses(folder, settings, packs):
     plan = state.blueprint(task, config.optim)
     init, abstract, _ = state.create(task, plan, config.optim, mesh, 0)
     current, frozen = init(jax.random.key(0))
-    params = weights.relayout(found.params, plan.params["model"])
+    params = weights.relayout(found.params, plan.model_params())
     current, frozen = state.replace_model(current, frozen, params, {})
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
     schedule = optim.learning_rate(config.optim, STEPS)
     train = jax.jit(step.make_train_step(task, plan, config.optim, schedule, mesh, places))
+    return current, frozen, train
+
+
+def our_batch(case, packs=None):
+    rows = pack(case.group_ids, packs)
+    blank = np.full((len(case.target), 48 - HORIZON), np.nan, np.float32)
+    return {
+        "context": spread(case.context, rows),
+        "target": spread(np.concatenate([case.target, blank], 1), rows),
+        "future": spread(np.concatenate([case.future, blank], 1), rows),
+        "group": np.where(rows >= 0, case.group_ids[rows], -1).astype(np.int32),
+        "patches": np.full(len(rows), 3, np.int32),
+    }
+
+
+def our_losses(folder, settings, packs):
+    current, frozen, train = our_step(folder, {**settings, "weight_decay": 0.01})
     losses = []
     for case in cases():
-        rows = pack(case.group_ids, packs)
-        blank = np.full((len(case.target), 48 - HORIZON), np.nan, np.float32)
-        batch = {
-            "context": spread(case.context, rows),
-            "target": spread(np.concatenate([case.target, blank], 1), rows),
-            "future": spread(np.concatenate([case.future, blank], 1), rows),
-            "group": np.where(rows >= 0, case.group_ids[rows], -1).astype(np.int32),
-            "patches": np.full(len(rows), 3, np.int32),
-        }
-        current, metrics = train(current, frozen, batch, jax.random.key(0))
+        current, metrics = train(current, frozen, our_batch(case, packs), jax.random.key(0))
         losses.append(float(metrics["loss"]))
     return losses
 

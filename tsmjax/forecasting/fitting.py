@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tsmjax.errors import InputError
 from tsmjax.forecasting.inputs import Series
 from tsmjax.nn import functional
 from tsmjax.trainer import train
+from tsmjax.weights import lora
 
 EXPORT = "finetuned-ckpt"  # the folder in the run folder that holds the result for others
 _EVAL_EVERY = 100
@@ -38,6 +39,8 @@ class Settings:
       batch_size: rows of a step.
       min_past: least steps before a cut.
       seed: chooses tasks, cuts and dropout.
+      adapters: options of PEFT's ``LoraConfig`` for low-rank adapters; empty for those of
+        chronos-forecasting, None to train all parameters.
     """
 
     horizon: int
@@ -47,6 +50,7 @@ class Settings:
     batch_size: int
     min_past: int
     seed: int
+    adapters: Mapping[str, Any] | None = None
 
 
 def fit(
@@ -92,6 +96,10 @@ def fit(
             write_dataset(_rows(validation), folder / "validation")
         run = keep or folder / "run"
         values = _config(start, usable, settings, folder, validation is not None, keep is not None)
+        if settings.adapters is not None:
+            values["optim"]["lora"] = _lora(settings.adapters, family, model)
+            # Options may choose single layers, which a stack of them cannot tell apart.
+            values["model"]["scan_layers"] = False
         train(values, workdir=str(run))
         which = "best" if validation is not None else "final"
         fitted = pretrained.from_pretrained(f"{run}@{which}")
@@ -164,6 +172,16 @@ def _config(
             "plots": keep,
         },
     }
+
+
+def _lora(options: Mapping[str, Any], family: str, model: dict[str, Any]) -> dict[str, Any]:
+    """Values of the config section ``optim.lora``."""
+    if not options:
+        return {"rank": 8, "alpha": 16.0}  # of the targets that the family names
+    paths = weights.projections(family, {**model, "scan_layers": False})
+    rank, alpha, chosen = lora.options(options, paths, default=("q", "v"))
+    rules = tuple((f"^model/{paths[name][0]}$", True) for name in chosen)
+    return {"rank": rank, "alpha": alpha, "targets": rules}
 
 
 def _context(inputs: Sequence[Series], settings: Settings, model: dict[str, Any]) -> int:

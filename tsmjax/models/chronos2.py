@@ -468,6 +468,9 @@ SHARDING = (
     (r"(bias|scale)$", ()),
 )
 
+# What chronos-forecasting adapts by default.
+LORA = ((r"(time|group)_attention/[qkvo]$", True), (r"output_patch_embedding/output$", True))
+
 
 def flops(config: Config, rows: int, context: int, horizon: int) -> float:
     """Matmul FLOPs of one forward pass over `rows` series; training costs three times that.

@@ -49,11 +49,14 @@ class Task(abc.ABC):
 
     Attributes:
       sharding: ordered (path pattern, axes of the trailing dimensions) rules.
+      lora: (path pattern, adapted?) rules of the projections that low-rank adapters go to when the
+        config names none.
       coefficients: weight of each term in the loss.
       couples_rows: True when a term mixes rows (InfoNCE), which gradient accumulation would change.
     """
 
     sharding: Sequence[tuple[str, tuple[str | None, ...]]]
+    lora: Sequence[tuple[str, bool]] = ()
     coefficients: dict[str, float]
     couples_rows: bool = False
 
@@ -82,6 +85,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def predict(self, model: nnx.Module, batch: Batch) -> Any:
         """Run the one forward pass that evaluators, inference and export share."""
+
+    def flops(self, batch: Batch) -> float | None:
+        """Count the FLOPs of one forward pass over a global (or abstract) batch; None = unknown."""
+        return None
 
     def evaluators(self, split: str) -> Sequence[Any]:
         """Evaluators of "validation" (during training) or "test" (once, at the end)."""

@@ -3,12 +3,27 @@
 from tsmjax.weights.engine import (
     FORMAT,
     Imported,
+    describe,
     identify,
+    projections,
     read,
     relayout,
     task,
     tensors,
     write,
+    write_adapter,
 )
 
-__all__ = ["FORMAT", "Imported", "identify", "read", "relayout", "task", "tensors", "write"]
+__all__ = [
+    "FORMAT",
+    "Imported",
+    "describe",
+    "identify",
+    "projections",
+    "read",
+    "relayout",
+    "task",
+    "tensors",
+    "write",
+    "write_adapter",
+]

@@ -8,6 +8,7 @@ from typing import Any
 from tsmjax.errors import InputError, closest
 
 TASK = "forecast"
+PEFT = {"base_model_class": "Chronos2Model", "parent_library": "chronos.chronos2.model"}
 _EMBEDDINGS = ("input_patch_embedding", "output_patch_embedding")
 _ATTENTIONS = ((0, "time_attention"), (1, "group_attention"))
 _BLOCK, _OURS = "encoder.block.{i}.layer", "blocks/{i}"

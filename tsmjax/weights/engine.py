@@ -2,11 +2,13 @@
 
 A family's table is a module of this package, named like the family, and holds data:
 
-- ``RULES``: (source key, target path, transform) triples. ``{i}`` stands for a layer number; the
-  target ``blocks/{i}/x`` also covers the stacked leaf ``blocks/x`` with its leading layer axis.
+- ``RULES``: (source key, target path, transform) triples. ``{i}`` stands for a layer number, and
+  other letters in braces for further numbers; the target ``blocks/{i}/x`` also covers the stacked
+  leaf ``blocks/x`` with its leading layer axis.
 - ``TASK``: the task kind that the weights were made for.
 - ``matches(hf)``: whether a config.json is of this family.
 - ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
+- ``PEFT``: the reference's class, as PEFT's ``auto_mapping`` names it.
 
 The rules expand to a one-to-one plan between the tensors of a file and the (slices of) parameters
 of a model; whatever does not fit on either side is an error that lists the names.
@@ -15,12 +17,12 @@ of a model; whatever does not fit on either side is an error that lists the name
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
 import pkgutil
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,8 +34,10 @@ from safetensors.numpy import save_file
 
 import tsmjax.weights
 from tsmjax.config import build, find_module
+from tsmjax.data.cache import beside
 from tsmjax.errors import InputError, closest
 from tsmjax.nn.functional import Tree, abstract, flatten, unflatten
+from tsmjax.nn.lora import split
 from tsmjax.weights import hub, lora
 
 FORMAT = 1  # of the `tsmjax` key in config.json
@@ -90,14 +94,7 @@ def read(
       InputError: when the path, the config or a tensor does not fit.
     """
     folder = hub.resolve(path)
-    adapter = None
-    if (folder / lora.CONFIG).exists():
-        adapter = lora.load(folder)
-        weights = hub.resolve(base or adapter.base)
-    elif base is not None:
-        raise InputError(f"A base model was given, but {path} holds no {lora.CONFIG}.")
-    else:
-        weights = folder
+    weights, adapter = _base(folder, base)
     hf = _read_json(weights / "config.json")
     family = _family(hf, family, str(weights))
     table = _table(family)
@@ -106,6 +103,18 @@ def read(
     params = _fill(files, _parameters(family, values), table, adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
     return Imported(family, values, params, f"{path} (sha256 {digest})")
+
+
+def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """Return family and `Config` values of what `read` would read, without reading the weights.
+
+    Raises:
+      InputError: when the path or the config does not fit.
+    """
+    weights, _ = _base(hub.resolve(path))
+    hf = _read_json(weights / "config.json")
+    family = _family(hf, None, str(weights))
+    return family, _table(family).to_config(hf)
 
 
 def write(folder: str | Path, family: str, config_values: Mapping[str, Any], params: Tree) -> None:
@@ -121,21 +130,61 @@ def write(folder: str | Path, family: str, config_values: Mapping[str, Any], par
       InputError: when the folder is taken or the parameters do not fit the config.
     """
     folder, table = Path(folder), _table(family)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty; choose another target folder.")
+    _refuse_taken(folder)
     stored = tensors(family, config_values, params)
     config = {
         **table.from_config(config_values),
         "tsmjax": {"family": family, "task": task(family), "format": FORMAT},
     }
-    beside = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(stored, beside / "model.safetensors", metadata={"format": "pt"})
-    if folder.exists():
-        folder.rmdir()
-    beside.rename(folder)
+    with beside(folder) as unfinished:
+        unfinished.mkdir(parents=True)
+        (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(stored, unfinished / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_adapter(
+    folder: str | Path,
+    family: str,
+    config_values: Mapping[str, Any],
+    params: Tree,
+    alpha: float,
+    base: str,
+) -> None:
+    """Write the low-rank adapters among `params` as a folder that PEFT loads.
+
+    Args:
+      folder: a folder that does not exist yet, or is empty; it appears when it is complete.
+      family: name of the model family.
+      config_values: values of the family's `Config`.
+      params: nested dict of the model's parameters, with at least one adapter.
+      alpha: numerator of the adapters' scale.
+      base: Hugging Face folder or hub id of the model that the adapters belong to.
+
+    Raises:
+      InputError: when the folder is taken.
+    """
+    folder, table = Path(folder), _table(family)
+    _refuse_taken(folder)
+    _, adapters = split(params)
+    factors = {}
+    for module, (path, layer) in projections(family, config_values).items():
+        if path in adapters:
+            a, b = (leaf if layer is None else leaf[layer] for leaf in adapters[path])
+            factors[f"{module}.weight"] = (np.asarray(a).T, np.asarray(b).T)
+    adapter = lora.Adapter(base, factors, alpha, rank_stabilised=False, source=str(folder))
+    with beside(folder) as unfinished:
+        unfinished.mkdir(parents=True)
+        lora.save(unfinished, adapter, table.PEFT)
+
+
+def projections(family: str, config_values: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
+    """Map the reference's name of each projection to our path, and layer when it is in a stack."""
+    plan = _plan(_table(family), _parameters(family, config_values))
+    return {
+        name.removesuffix(".weight"): (slot.path.removesuffix("/kernel"), slot.layer)
+        for name, slot in plan.items()
+        if slot.path.endswith("/kernel")
+    }
 
 
 def tensors(family: str, config_values: Mapping[str, Any], params: Tree) -> dict[str, np.ndarray]:
@@ -260,15 +309,20 @@ def _plan(table: ModuleType, parameters: Mapping[str, Any]) -> dict[str, _Slot]:
 
 def _slots(table: ModuleType, path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, _Slot]]:
     for source, target, transform in table.RULES:
-        unrolled = re.fullmatch(re.escape(target).replace(r"\{i\}", r"(\d+)"), path)
-        if unrolled:
-            layer = unrolled.groups()[0] if unrolled.groups() else ""
+        if unrolled := _pattern(target).fullmatch(path):
             stored = shape[::-1] if transform == "T" else shape
-            yield source.replace("{i}", layer), _Slot(path, None, stored, transform)
+            name = source.format_map(unrolled.groupdict())
+            yield name, _Slot(path, None, stored, transform)
         elif "{i}" in target and target.replace("/{i}", "") == path:
             stored = shape[:0:-1] if transform == "T" else shape[1:]
             for layer in range(shape[0]):
                 yield source.replace("{i}", str(layer)), _Slot(path, layer, stored, transform)
+
+
+@functools.cache
+def _pattern(target: str) -> re.Pattern[str]:
+    """Return what a target path matches: each placeholder is a number, by its name."""
+    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(target)))
 
 
 def _fill(
@@ -305,6 +359,21 @@ def _fill(
         leaf = flat[slot.path]
         leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform](tensor)
     return unflatten(flat)
+
+
+def _base(folder: Path, base: str | Path | None = None) -> tuple[Path, lora.Adapter | None]:
+    """Return the folder of the weights, and the adapter when `folder` holds one."""
+    if (folder / lora.CONFIG).exists():
+        adapter = lora.load(folder)
+        return hub.resolve(base or adapter.base), adapter
+    if base is not None:
+        raise InputError(f"A base model was given, but {folder} holds no {lora.CONFIG}.")
+    return folder, None
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another target folder.")
 
 
 def _files(folder: Path) -> list[Path]:

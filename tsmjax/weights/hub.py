@@ -8,6 +8,11 @@ from pathlib import Path
 from tsmjax.errors import InputError
 
 
+def is_id(name: str) -> bool:
+    """Whether `name` has the form OWNER/NAME."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
 def resolve(path: str | Path) -> Path:
     """Return the local folder of `path`; a hub id such as ``amazon/chronos-2`` is downloaded.
 
@@ -21,7 +26,7 @@ def resolve(path: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_id(name):
         raise InputError(f"{name} is neither a folder nor a hub id of the form OWNER/NAME.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
