@@ -96,10 +96,29 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(tmp_path, caplog)
     for path in (tmp_path / "checkpoints" / "1" / "weights").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(b"")
-    state, meta = Checkpointer(tmp_path, CheckpointConfig()).restore_latest(state_of(0))
+    checkpointer = Checkpointer(tmp_path, CheckpointConfig())
+    state, meta = checkpointer.restore_latest(state_of(0))
     assert meta["step"] == 0
     assert float(state["step"]) == 0
     assert "falling back" in caplog.text
+
+    checkpointer.save(1, state_of(1), {"step": 1}, None)  # the damaged one is not in the way
+    checkpointer.close()
+    assert Checkpointer(tmp_path, CheckpointConfig()).restore_latest(state_of(0))[1]["step"] == 1
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["1"]
+
+
+def test_a_step_that_was_saved_before_it_was_scored_is_replaced(tmp_path):
+    checkpointer = write(tmp_path, [None, None])
+    checkpointer.save(1, state_of(3), {"step": 1}, 0.5)
+    checkpointer.wait()
+    assert checkpointer.best == 1
+    assert float(checkpointer.restore_latest(state_of(0))[0]["step"]) == 3
+
+
+def test_nothing_readable_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="can be read; the last word was: there is none"):
+        Checkpointer(tmp_path, CheckpointConfig()).restore_latest(state_of(0))
 
 
 def test_selectors(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 import toy
 
@@ -61,3 +62,11 @@ def test_no_score_no_link(tmp_path):
     (tmp_path / "run_1").mkdir()
     assert runs.link_best(tmp_path / "run_1", "m", "min") is None
     assert not (tmp_path / "best_run").exists()
+
+
+def test_a_host_that_does_not_see_the_run_folder_says_so(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_VISIBLE", 0.3)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)  # process 0 made it elsewhere
+    with pytest.raises(InputError, match="put it on storage that all hosts share"):
+        runs.open_run(config, str(tmp_path / "elsewhere"))
+    assert not (tmp_path / "elsewhere").exists()

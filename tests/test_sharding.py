@@ -38,6 +38,59 @@ def test_impossible_meshes_are_refused(sizes):
         sharding.make_mesh(sharding.MeshConfig(*sizes))
 
 
+class Device:
+    """Stands in for a device of a host; `Mesh` and JAX's mesh utilities ask no more of it."""
+
+    platform = device_kind = "test"
+
+    def __init__(self, number, host):
+        self.id, self.slice_index, self.process_index = number, host, host
+        self.client = None
+
+
+def on_hosts(hosts, local, **sizes):
+    """(replica, fsdp, tensor) array of the host that each device is on."""
+    devices = [Device(n, n // local) for n in range(hosts * local)]
+    mesh = sharding.make_mesh(sharding.MeshConfig(**sizes), devices)
+    return np.vectorize(lambda device: device.slice_index)(mesh.devices)
+
+
+def test_tensor_and_fsdp_stay_inside_a_host():
+    assert on_hosts(2, 4, fsdp=2, tensor=2).tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
+    grid = on_hosts(4, 8, fsdp=4)
+    assert grid.shape == (8, 4, 1)
+    assert (grid == np.repeat(np.arange(4), 2)[:, None, None]).all()
+
+
+def test_fsdp_wider_than_a_host_takes_whole_hosts():
+    grid = on_hosts(4, 4, fsdp=8, tensor=1)
+    assert grid.shape == (2, 8, 1)
+    assert grid[:, :, 0].tolist() == [[0] * 4 + [1] * 4, [2] * 4 + [3] * 4]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"tensor": 8}, "mesh.tensor is 8, but a host has 4 devices"),
+        ({"replica": 2, "fsdp": 6}, "mesh.fsdp is 6, but must divide the 4"),
+    ],
+)
+def test_axes_that_do_not_fit_into_hosts_are_refused(sizes, message):
+    hosts = 4 if "tensor" in sizes else 3
+    with pytest.raises(InputError, match=message):
+        on_hosts(hosts, 4, **sizes)
+
+
+def test_bytes_per_device_count_the_piece(mesh):
+    split = jax.sharding.NamedSharding(mesh, PartitionSpec("fsdp", "tensor"))
+    whole = sharding.replicated(mesh)
+    tree = {
+        "split": jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=split),
+        "whole": jax.ShapeDtypeStruct((10,), jnp.bfloat16, sharding=whole),
+    }
+    assert sharding.bytes_per_device(tree) == 8 * 4 * 4 // 8 + 10 * 2
+
+
 def test_rules_align_with_trailing_dimensions(mesh):
     tree = {"a": {"kernel": leaf(8, 4)}, "scanned": {"kernel": leaf(6, 8, 4)}}
     assert specs(tree, mesh) == {

@@ -27,10 +27,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy as retention
 
+from tsmjax import distributed
 from tsmjax.config import Duration
 from tsmjax.errors import InputError
+from tsmjax.nn import lora
 from tsmjax.nn.functional import Tree, flatten
 
 log = logging.getLogger(__name__)
@@ -96,21 +99,24 @@ class Checkpointer:
           config: how many checkpoints to keep.
           mode: "min" when a smaller score is better, "max" otherwise.
         """
+        self._run = epath.Path(run)
         self._sign = 1.0 if mode == "min" else -1.0
-        self._manager = _manager(epath.Path(run), config.keep_latest, config.keep_best)
+        self._manager = _manager(self._run, config.keep_latest, config.keep_best)
 
     @property
     def latest(self) -> int | None:
-        """Newest saved step, or None."""
-        return self._manager.latest_step()
+        """Newest saved step as process 0 sees it, or None."""
+        return distributed.broadcast(self._manager.latest_step(), "latest step")
 
     @property
     def best(self) -> int | None:
-        """Step with the best finite score, or None when nothing was scored."""
-        return _best(self._manager)
+        """Step with the best finite score as process 0 sees it, or None if nothing was scored."""
+        return distributed.broadcast(_best(self._manager), "best step")
 
     def save(self, step: int, state: Tree, meta: dict[str, Any], score: float | None) -> None:
-        """Save `state` as `step`; returns once the device arrays are copied.
+        """Save `state` as `step`, in place of an earlier one; returns once the arrays are copied.
+
+        All hosts take part, each writes the shards it holds.
 
         Args:
           step: number of optimiser steps taken.
@@ -123,6 +129,8 @@ class Checkpointer:
         metrics = None
         if score is not None:
             metrics = {"score": self._sign * score if math.isfinite(score) else math.inf}
+        if step in self._manager.all_steps():  # it was saved before it was scored
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -136,21 +144,29 @@ class Checkpointer:
     def restore(self, abstract: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
         """Restore (state, meta) of `step` into the shapes and shardings of `abstract`.
 
+        Each host reads the shards it holds, whatever the mesh and the number of hosts that saved.
+
         Raises:
           InputError: when the checkpoint's shapes are not the config's.
         """
+        with _manager(self._run, None, None, alone=True) as manager:
+            return self._restore(manager, abstract, step)
+
+    def _restore(
+        self, manager: ocp.CheckpointManager, abstract: Tree, step: int
+    ) -> tuple[Tree, dict[str, Any]]:
         weights = {name: abstract[name] for name in ("params", "stats", "average")}
         training = {name: abstract[name] for name in ("opt", "guard", "step")}
-        found = self._manager.item_metadata(step)
+        found = manager.item_metadata(step)
         difference = compare(
             flatten({"params": weights["params"]}), flatten({"params": found.weights["params"]})
         )
         if difference:
             raise InputError(
-                f"The checkpoint {self._manager.directory / str(step)} does not fit this config: "
+                f"The checkpoint {manager.directory / str(step)} does not fit this config: "
                 f"{difference}; use the config it was trained with, or another --workdir."
             )
-        restored = self._manager.restore(
+        restored = manager.restore(
             step,
             args=ocp.args.Composite(
                 weights=ocp.args.StandardRestore(weights),
@@ -161,25 +177,52 @@ class Checkpointer:
         return {**restored.weights, **restored.training}, restored.meta
 
     def restore_latest(self, abstract: Tree) -> tuple[Tree, dict[str, Any]]:
-        """Restore the newest readable checkpoint; a damaged one is skipped with a warning."""
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        """Restore the newest checkpoint that every host can read.
+
+        A damaged one is skipped with a warning and moved to `RUN/damaged`: as the newest it would
+        be kept, and would hold up the saves of earlier steps.
+
+        Raises:
+          InputError: when there is none.
+        """
+        steps = distributed.broadcast(sorted(self._manager.all_steps(), reverse=True), "steps")
+        damage = "there is none"
         for position, step in enumerate(steps):
+            restored, damage = None, ""
             try:
-                return self.restore(abstract, step)
+                restored = self.restore(abstract, step)
             except InputError:
                 raise
             except Exception as error:  # Orbax reports damage with a dozen different types
-                if position == len(steps) - 1:
-                    raise InputError(
-                        f"No checkpoint under {self._manager.directory} can be read; the oldest "
-                        f"failed with: {_first_line(error)}"
-                    ) from error
-                log.warning(
-                    "Checkpoint %s cannot be read (%s); falling back to the one before.",
-                    self._manager.directory / str(step),
-                    _first_line(error),
-                )
-        raise InputError(f"There is no checkpoint under {self._manager.directory}.")
+                damage = _first_line(error)
+            # One host alone may have met the damage, but all must go back to one step.
+            damage = next(filter(None, distributed.gather(damage, f"restoring {step}")), "")
+            if restored and not damage:
+                self._set_aside(steps[:position])
+                return restored
+            log.warning(
+                "Checkpoint %s cannot be read (%s); falling back to the one before.",
+                self._manager.directory / str(step),
+                damage,
+            )
+        raise InputError(
+            f"No checkpoint under {self._manager.directory} can be read; the last word was: "
+            f"{damage}."
+        )
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Move checkpoints to the folder `damaged` of the run."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            folder = self._run / "damaged"
+            folder.mkdir(exist_ok=True)
+            for step in steps:
+                target = folder / str(step)
+                target.rmtree(missing_ok=True)
+                (self._manager.directory / str(step)).rename(target)
+        distributed.barrier("damaged checkpoints moved")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Wait until every save has reached the disk."""
@@ -258,10 +301,15 @@ def find(path: str, default: str = "best") -> tuple[epath.Path, int]:
     )
 
 
-def load_weights(path: str, default: str = "best") -> Weights:
-    """Load the model of a run folder to the host; `find` describes `path`.
+def load_weights(path: str, default: str = "best", merge: bool = True) -> Weights:
+    """Load the model of a run folder to the host.
 
     A run that keeps a running average of its parameters is represented by that average.
+
+    Args:
+      path: run folder and checkpoint; see `find`.
+      default: checkpoint when `path` names none.
+      merge: add low-rank adapters to their kernels; False leaves them in the tree.
     """
     run, step = find(path, default)
     with _manager(run, None, None) as manager:
@@ -275,6 +323,8 @@ def load_weights(path: str, default: str = "best") -> Weights:
     frozen = load_frozen(run)
     if frozen is not None:
         params = overlay(params, frozen["params"].get("model", {}))
+    if merge and (adapters := meta["config"].get("optim", {}).get("lora")):
+        params = lora.merge(params, adapters["alpha"])
     return Weights(
         params=params,
         stats=weights["stats"].get("model", {}),
@@ -333,7 +383,9 @@ def save_frozen(run: str | epath.Path, frozen: Tree, source: str) -> None:
         return
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), frozen)
-    write_json(epath.Path(run) / "frozen.json", {"digest": digest(frozen), "source": source})
+    facts = {"digest": digest(frozen), "source": source}
+    if jax.process_index() == 0:
+        write_json(epath.Path(run) / "frozen.json", facts)
 
 
 def load_frozen(run: str | epath.Path, abstract: Tree | None = None) -> Tree | None:
@@ -361,10 +413,17 @@ def digest(tree: Tree) -> str:
     """SHA-256 over paths, shapes, types and bytes of a nested dict of arrays."""
     sha = hashlib.sha256()
     for path, leaf in sorted(flatten(tree).items()):
-        array = np.asarray(leaf)
+        array = _whole(leaf)
         sha.update(f"{path} {array.shape} {array.dtype}".encode())
         sha.update(np.ascontiguousarray(array).view(np.uint8).data)
     return sha.hexdigest()
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    """Return all of an array, whose parts may lie on several hosts."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
 
 
 def versions() -> dict[str, Any]:
@@ -394,9 +453,12 @@ def write_json(path: str | epath.Path, value: Any) -> None:
 
 
 def _manager(
-    run: epath.Path, keep_latest: int | None, keep_best: int | None
+    run: epath.Path, keep_latest: int | None, keep_best: int | None, alone: bool = False
 ) -> ocp.CheckpointManager:
-    """Open a manager; with None for both numbers it deletes nothing."""
+    """Open a manager; with None for both numbers it deletes nothing.
+
+    Alone, it restores without waiting for the other hosts, whose reading may fail.
+    """
     policy = retention.PreserveAll()
     if keep_latest is not None and keep_best is not None:
         best = retention.BestN(
@@ -406,6 +468,12 @@ def _manager(
             keep_checkpoints_without_metrics=False,
         )
         policy = retention.AnyPreservationPolicy([retention.LatestN(keep_latest), best])
+    hosts = ocp.options.MultiprocessingOptions()
+    if alone:
+        me = jax.process_index()
+        hosts = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me)
+        )
     return ocp.CheckpointManager(
         (run / "checkpoints").resolve(),
         item_handlers={
@@ -414,7 +482,11 @@ def _manager(
             "meta": ocp.JsonCheckpointHandler(),
         },
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=policy, best_fn=_score, best_mode="min", create=True
+            preservation_policy=policy,
+            best_fn=_score,
+            best_mode="min",
+            create=not alone,
+            multiprocessing_options=hosts,
         ),
     )
 

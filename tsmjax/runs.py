@@ -6,31 +6,61 @@ import datetime
 import json
 import math
 import os
+import socket
+import time
 from pathlib import Path
 
+import jax
+
+from tsmjax import distributed
 from tsmjax.checkpoint import write_json
 from tsmjax.config import Config
 from tsmjax.errors import InputError
 
+_VISIBLE = 60.0  # seconds that shared storage may take to show a new folder to another host
+
 
 def open_run(config: Config, workdir: str | None) -> Path:
-    """Create a fresh run folder, or open `workdir`, which resumes when it holds a checkpoint."""
-    if workdir:
-        run = Path(workdir)
-        if run.exists() and not run.is_dir():
-            raise InputError(f"--workdir={workdir} is a file; it must be a folder or not exist.")
-    else:
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-        family = config.family.rsplit(".", 1)[-1]
-        parent = Path("experiments") / family / config.name
-        run = parent / f"run_{now}"
-        number = 1
-        while run.exists():
-            number += 1
-            run = parent / f"run_{now}_{number}"
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "config.json", config.to_dict())
+    """Create a fresh run folder, or open `workdir`, which resumes when it holds a checkpoint.
+
+    On several hosts process 0 chooses the folder and writes to it, and all of them must see it.
+    """
+    main = jax.process_index() == 0
+    run = Path(workdir) if workdir else _fresh(config)
+    run = Path(distributed.broadcast(str(run), "run folder"))
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--workdir={workdir} is a file; it must be a folder or not exist.")
+    if main:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "config.json", config.to_dict())
+    distributed.barrier("run folder made")
+    _await(run)
     return run
+
+
+def _fresh(config: Config) -> Path:
+    """Name a new run folder by the time, and a number when one of that second exists."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    family = config.family.rsplit(".", 1)[-1]
+    parent = Path("experiments") / family / config.name
+    run = parent / f"run_{now}"
+    number = 1
+    while run.exists():
+        number += 1
+        run = parent / f"run_{now}_{number}"
+    return run
+
+
+def _await(run: Path) -> None:
+    """Wait for the folder that process 0 has made; network storage shows it after a while."""
+    deadline = time.monotonic() + _VISIBLE
+    while not (run / "config.json").exists():
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{run.absolute()} is not the same folder on {socket.gethostname()} as where "
+                "process 0 runs: put it on storage that all hosts share."
+            )
+        time.sleep(0.2)
 
 
 def link_best(run: Path, metric: str, mode: str) -> Path | None:

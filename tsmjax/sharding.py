@@ -2,12 +2,14 @@
 
 The mesh has three axes, ``replica × fsdp × tensor``; one device is the 1×1×1 mesh and takes the
 same code. Rules are ordered (path pattern, axes of the trailing dimensions) pairs, so that one
-table serves scanned and unrolled layers. Batches are split over ``replica`` and ``fsdp``.
+table serves scanned and unrolled layers. Batches are split over ``replica`` and ``fsdp``. Across
+hosts, ``tensor`` stays inside a host, and so does as much of ``fsdp`` as fits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tsmjax.errors import InputError
@@ -32,7 +35,7 @@ class MeshConfig:
     Attributes:
       replica: copies of the model (data parallel); −1 takes the devices that are left.
       fsdp: devices that share parameters, gradients and moments, and split the batch.
-      tensor: devices that share each matrix product.
+      tensor: devices of one host that share each matrix product.
       replicate_below: arrays with fewer bytes stay replicated; splitting them costs more than
         it saves.
     """
@@ -47,7 +50,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """Arrange `devices` (all of them by default) as ``replica × fsdp × tensor``.
 
     Raises:
-      InputError: when the sizes do not multiply to the number of devices.
+      InputError: when the sizes do not multiply to the number of devices, or an axis does not fit
+        into the hosts.
     """
     devices = list(devices or jax.devices())
     sizes = [config.replica, config.fsdp, config.tensor]
@@ -65,7 +69,39 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         )
     # Sharding is inferred from the parameters' (Auto); Explicit axes, JAX's default, would ask
     # every contraction to name its output sharding.
-    return jax.make_mesh(tuple(sizes), AXES, (AxisType.Auto,) * 3, devices=devices)
+    types = (AxisType.Auto,) * len(AXES)
+    hosts = len({_host(device) for device in devices})
+    if hosts == 1:
+        return jax.make_mesh(tuple(sizes), AXES, types, devices=devices)
+    inside, across = _over_hosts(sizes, len(devices) // hosts)
+    grid = mesh_utils.create_hybrid_device_mesh(
+        inside, across, devices, process_is_granule=not hasattr(devices[0], "slice_index")
+    )
+    return Mesh(grid, AXES, axis_types=types)
+
+
+def _host(device: jax.Device) -> int:
+    """Number of the group of fast-connected devices: a host of GPUs, a slice of TPUs."""
+    return getattr(device, "slice_index", device.process_index)
+
+
+def _over_hosts(sizes: Sequence[int], local: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Factor the sizes of the axes into (inside a host, across hosts) of `local` devices each."""
+    replica, fsdp, tensor = sizes
+    if local % tensor:
+        raise InputError(
+            f"mesh.tensor is {tensor}, but a host has {local} devices: choose a divisor of that, "
+            "so that the devices of one matrix product share a host."
+        )
+    left = local // tensor
+    shared = math.gcd(fsdp, left)
+    if shared != min(fsdp, left):
+        raise InputError(
+            f"mesh.fsdp is {fsdp}, but must divide the {left} devices that mesh.tensor leaves of "
+            "each host, or be a multiple of them."
+        )
+    inside = (left // shared, shared, tensor)
+    return inside, (replica // inside[0], fsdp // shared, 1)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -78,6 +114,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+@functools.lru_cache
+def batch_parts(mesh: Mesh) -> tuple[int, ...]:
+    """Return which part of every batch each process feeds, by process.
+
+    Processes whose devices hold the same rows (tensor parallelism across hosts) feed the same part.
+    """
+    held: dict[int, list[int]] = {}
+    for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
+        for process in {device.process_index for device in devices}:
+            held.setdefault(process, []).append(row)
+    parts = sorted({tuple(rows) for rows in held.values()})
+    return tuple(parts.index(tuple(held[process])) for process in sorted(held))
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """Return the rows of a batch array, as `batch_sharding` places it, that this process holds."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Place this host's slice of a batch on its devices.
 
@@ -85,18 +141,40 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
       InputError: when the leading dimension does not divide over the batch devices.
     """
     sharding = batch_sharding(mesh)
-    parts = mesh.shape["replica"] * mesh.shape["fsdp"]
     for name, array in batch.items():
-        rows = array.shape[0] * jax.process_count()
-        if rows % parts:
-            raise InputError(
-                f"The batch has {rows} leading entries ({name}), which do not divide over "
-                f"{parts} devices; change data.batch_size or the mesh."
-            )
+        _check_rows(name, array.shape[0] * len(set(batch_parts(mesh))), mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def abstract_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Describe a global batch as `put_batch` would place it; raises as it does."""
+    sharding = batch_sharding(mesh)
+    for name, array in batch.items():
+        _check_rows(name, array.shape[0], mesh)
+    return {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+        for name, array in batch.items()
+    }
+
+
+def _check_rows(name: str, rows: int, mesh: Mesh) -> None:
+    parts = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if rows % parts:
+        raise InputError(
+            f"The batch has {rows} leading entries ({name}), which do not divide over "
+            f"{parts} devices; change data.batch_size or the mesh."
+        )
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of a tree of (abstract) arrays that one device holds."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def constrain(tree: Any, sharding: Any) -> Any:

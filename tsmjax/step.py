@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from tsmjax import optim, sharding
 from tsmjax.errors import InputError
+from tsmjax.nn import layout
 from tsmjax.nn.functional import Tree
 from tsmjax.state import Blueprint
 from tsmjax.tasks import Batch, Task
@@ -37,7 +38,7 @@ def make_train_step(
       plan: supplies the modules.
       config: optimiser, clipping, accumulation, averaging, precision.
       schedule: step → learning rate.
-      mesh: where micro-batches are spread.
+      mesh: where rows are spread.
       param_places: shardings of the trainable parameters; gradients are held to them.
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
@@ -56,7 +57,8 @@ def make_train_step(
         params: Tree, stats: Tree, frozen: Tree, batch: Batch, weights: Tree, key: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, Tree]]:
         modules = plan.assemble(params, stats, frozen)
-        sums = task.terms(modules, batch, key, True)
+        with layout.rows_over(sharding.batch_sharding(mesh)):
+            sums = task.terms(modules, batch, key, True)
         means = {name: total / weights[name] for name, total in sums.items()}
         loss = sum(task.coefficients[name] * mean for name, mean in means.items())
         trained = {name: getattr(modules, name) for name in stats}
@@ -137,11 +139,14 @@ def make_train_step(
     return train_step
 
 
-def make_predict(task: Task, plan: Blueprint) -> Callable[[Tree, Tree, Tree, Batch], Any]:
+def make_predict(
+    task: Task, plan: Blueprint, mesh: Mesh
+) -> Callable[[Tree, Tree, Tree, Batch], Any]:
     """Build ``predict(params, stats, frozen, batch)``, the forward pass without randomness."""
 
     def predict(params: Tree, stats: Tree, frozen: Tree, batch: Batch) -> Any:
-        return task.predict(plan.assemble(params, stats, frozen).model, batch)
+        with layout.rows_over(sharding.batch_sharding(mesh)):
+            return task.predict(plan.assemble(params, stats, frozen).model, batch)
 
     return predict
 

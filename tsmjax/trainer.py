@@ -3,11 +3,13 @@
 After each step: log, evaluate, save, in this order, so that a checkpoint carries the scores of its
 own parameters and a resumed run continues with the next batch. Everything random is a function of
 (seed, step), so a resumed run repeats the losses of an uninterrupted one bit for bit.
+
+On several hosts every process runs this same loop: each reads its part of every batch and scores
+its part of every suite; process 0 alone writes what is written once.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import logging
 import math
@@ -18,16 +20,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.table import Table
 
-from tsmjax import checkpoint, optim, pretrained, runs, sharding, step
+from tsmjax import checkpoint, distributed, optim, pretrained, runs, sharding, step, watch
 from tsmjax import state as state_lib
 from tsmjax.checkpoint import Checkpointer
 from tsmjax.config import Config, resolve, steps_of
 from tsmjax.data.pipeline import Pipeline
 from tsmjax.errors import InputError
 from tsmjax.evals.evaluator import evaluate
-from tsmjax.monitor import Monitor, results
+from tsmjax.in_flight import InFlight
+from tsmjax.monitor import Monitor, parameters, results
 from tsmjax.monitor.logs import run_logs, show
 from tsmjax.nn.functional import Tree
 
@@ -47,19 +49,26 @@ def train(config: Config | Mapping[str, Any], workdir: str | None = None) -> dic
 
     Raises:
       InputError: when the config or the data are wrong; one sentence says what to do.
+      Preempted: after SIGTERM, once the state is saved; the same call then continues. A program
+        that handles SIGTERM itself, or trains off its main thread, is left alone.
     """
-    config = config if isinstance(config, Config) else resolve(config)
-    run = runs.open_run(config, workdir)
-    with run_logs(run):
-        return _train(config, run)
+    with watch.watching():
+        watch.follow(distributed.channel())
+        config = config if isinstance(config, Config) else resolve(config)
+        run = runs.open_run(config, workdir)
+        with run_logs(run):
+            return _train(config, run)
 
 
 def _train(config: Config, run: Path) -> dict[str, Any]:
     started = time.time()
-    host, hosts = jax.process_index(), jax.process_count()
+    main = jax.process_index() == 0
+    show(distributed.table(), run)
 
     # ------------------------------------------------------------------ what to train, how long
     mesh = sharding.make_mesh(config.mesh)
+    parts = sharding.batch_parts(mesh)
+    host, hosts = parts[jax.process_index()], len(set(parts))
     task = config.build_task()
     batches = task.batches("train", host, hosts)
     epoch = batches.steps_per_epoch
@@ -83,7 +92,8 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         task, plan, config.optim, mesh, config.mesh.replicate_below
     )
     rows = state_lib.table(plan, config.optim, abstract, abstract_frozen)
-    show(_parameter_table(rows, state_lib.count(abstract["params"]), plan), run)
+    sizes = state_lib.count(plan.model_params()), state_lib.count(plan.params)
+    show(parameters.table(rows, *sizes), run)
     checkpointer = Checkpointer(run, config.checkpoint, config.evals.mode)
     start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer)
     state, frozen, facts = start.state, start.frozen, start.facts
@@ -94,12 +104,16 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
 
     # ------------------------------------------------------------------ compiled functions
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    # XLA:CPU copies each donated leaf before it is overwritten: a third of a small model's step.
+    donated = () if jax.default_backend() == "cpu" else (0,)
     train_step = jax.jit(
         step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
-        donate_argnums=0,
+        donate_argnums=donated,
         out_shardings=(places, None),
     )
-    predict = jax.jit(step.make_predict(task, plan))
+    predict = jax.jit(
+        step.make_predict(task, plan, mesh), out_shardings=sharding.batch_sharding(mesh)
+    )
     key = jax.random.key(config.seed)
 
     def scores_of(split_evaluators: Any, state: Tree) -> dict[str, float]:
@@ -107,13 +121,16 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         params = state["average"] if averaged else state["params"]
 
         def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
+            watch.poll()
             return _predict_padded(
                 lambda placed: predict(params, state["stats"], frozen, placed), batch, mesh
             )
 
         scores: dict[str, float] = {}
         for evaluator in split_evaluators:
-            scores |= evaluate(evaluator, forward)
+            scores |= evaluate(
+                evaluator, forward, host, hosts, lambda sums: distributed.add(sums, parts)
+            )
         return scores
 
     def save(at: int, scores: dict[str, float], final: bool) -> None:
@@ -135,7 +152,8 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         logged=lambda at: at % log_every == 0 or at == total,
         report=monitor.step,
     )
-    now, stopped = start.step, facts.get("stopped", "")
+    now, saved, stopped = start.step, start.step, facts.get("stopped", "")
+    pending = facts.pop("pending", False)  # SIGTERM came before this step's scores
     feed = Pipeline(
         batches,
         put=lambda batch: sharding.put_batch(batch, mesh),
@@ -143,38 +161,51 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         workers=config.data.workers,
         prefetch=config.data.prefetch,
     )
-    for now in range(start.step + 1, (start.step if stopped else total) + 1):
-        batch = next(feed)
-        state, metrics = train_step(state, frozen, batch, key)
-        flight.add(now, metrics, feed.wait_ms)
-
-        last = now == total
-        if last:
-            state = task.after(state)
-        scores: dict[str, float] = {}
-        if evaluators and (now % eval_every == 0 or last):
+    try:
+        for now in range(start.step + 1 - pending, (start.step if stopped else total) + 1):
+            last = now == total
+            scoring = bool(evaluators) and (now % eval_every == 0 or last)
+            if now > start.step:
+                batch = next(feed)
+                state, metrics = train_step(state, frozen, batch, key)
+                flight.add(now, metrics, feed.wait_ms)
+                if last:
+                    state = task.after(state)
+                watch.poll()
+            scores: dict[str, float] = {}
+            if scoring:
+                flight.drain()
+                scores = scores_of(evaluators, state)
+                if config.evals.metric not in scores:
+                    raise InputError(
+                        f"evals.metric is {config.evals.metric!r}, but the evaluators score "
+                        f"{', '.join(sorted(scores)[:8])}."
+                    )
+                monitor.scores(now, scores)
+                facts = _update_best(facts, now, scores, config)
+                if patience and now - facts["best"]["step"] >= patience:
+                    stopped = (
+                        f"{config.evals.metric} has not improved for {patience:,} steps "
+                        f"(best at step {facts['best']['step']:,})"
+                    )
+                    facts = {**facts, "stopped": stopped}
+            if last or stopped or scores or (save_every and now % save_every == 0):
+                flight.drain()
+                save(now, scores, final=bool(last or stopped))
+                saved = now
+            if stopped:
+                log.info("Stopping early: %s.", stopped)
+                break
+    except watch.Preempted:
+        if saved < now:
             flight.drain()
-            scores = scores_of(evaluators, state)
-            if config.evals.metric not in scores:
-                raise InputError(
-                    f"evals.metric is {config.evals.metric!r}, but the evaluators score "
-                    f"{', '.join(sorted(scores)[:8])}."
-                )
-            monitor.scores(now, scores)
-            facts = _update_best(facts, now, scores, config)
-            if patience and now - facts["best"]["step"] >= patience:
-                stopped = (
-                    f"{config.evals.metric} has not improved for {patience:,} steps "
-                    f"(best at step {facts['best']['step']:,})"
-                )
-                facts = {**facts, "stopped": stopped}
-        if last or stopped or scores or (save_every and now % save_every == 0):
-            flight.drain()
-            save(now, scores, final=bool(last or stopped))
-        if stopped:
-            log.info("Stopping early: %s.", stopped)
-            break
-    feed.close()
+            facts = {**facts, "pending": scoring or last}
+            save(now, {}, final=False)
+        checkpointer.wait()
+        log.info("Stopped by SIGTERM after step %s; the same command continues.", f"{now:,}")
+        raise
+    finally:
+        feed.close()
     checkpointer.wait()
 
     # ------------------------------------------------------------------ the best, scored once
@@ -195,15 +226,17 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "stopped_early": stopped or None,
     }
-    results.write(run, outcome)
-    show(results.table(outcome), run)
-    if config.log.plots:
-        for evaluator in test_evaluators or evaluators:
-            evaluator.plot(run / "plots")
-        monitor.plot(run / "plots")
-    monitor.close()
     checkpointer.close()
-    runs.link_best(run, config.evals.metric, config.evals.mode)
+    if main:
+        results.write(run, outcome)
+        show(results.table(outcome), run)
+        if config.log.plots:
+            for evaluator in test_evaluators or evaluators:
+                evaluator.plot(run / "plots")
+            monitor.plot(run / "plots")
+        runs.link_best(run, config.evals.metric, config.evals.mode)
+    monitor.close()
+    distributed.barrier("end")
     return outcome
 
 
@@ -258,58 +291,6 @@ def _start(
     return begin
 
 
-class InFlight:
-    """Bounds the steps in flight, reports logged ones, and stops a run that is not finite.
-
-    Unbounded dispatch piles up batches in device memory, and on a CPU mesh it deadlocks. Metrics
-    are read only of steps that left the queue, while the device works on the next one.
-    """
-
-    def __init__(
-        self,
-        limit: int,
-        max_bad_steps: int,
-        logged: Callable[[int], bool],
-        report: Callable[[int, dict[str, float], float], None],
-    ):
-        """Configure the queue.
-
-        Args:
-          limit: number of unfinished steps allowed.
-          max_bad_steps: number of consecutive non-finite steps allowed.
-          logged: whether a step is reported.
-          report: called with (step, metrics on the host, milliseconds waited for data).
-        """
-        self._limit, self._max_bad = limit, max_bad_steps
-        self._logged, self._report = logged, report
-        self._steps: collections.deque[tuple[int, dict[str, jax.Array], float]] = (
-            collections.deque()
-        )
-
-    def add(self, at: int, metrics: dict[str, jax.Array], wait_ms: float) -> None:
-        """Register a dispatched step; waits for the oldest one beyond the limit."""
-        self._steps.append((at, metrics, wait_ms))
-        while len(self._steps) > self._limit:
-            self._finish()
-
-    def drain(self) -> None:
-        """Wait for every step."""
-        while self._steps:
-            self._finish()
-
-    def _finish(self) -> None:
-        at, metrics, wait_ms = self._steps.popleft()
-        if self._logged(at):
-            host = jax.device_get(metrics)
-            self._report(at, {name: float(value) for name, value in host.items()}, wait_ms)
-        if float(metrics["bad_in_row"]) >= self._max_bad:
-            raise InputError(
-                f"Training stopped at step {at:,}: the loss or gradient was not finite in "
-                f"{self._max_bad} steps in a row; lower optim.lr, or check the data for huge "
-                "values. The checkpoints hold the last finite state."
-            )
-
-
 def _update_best(
     facts: dict[str, Any], at: int, scores: dict[str, float], config: Config
 ) -> dict[str, Any]:
@@ -324,24 +305,14 @@ def _update_best(
 
 
 def _predict_padded(
-    forward: Callable[[Any], Any], batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh
+    forward: Callable[[Any], jax.Array], batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> np.ndarray:
-    """Run `forward` on a host batch of any size: pad to the mesh, place, cut back."""
+    """Run `forward` on this host's batch of any size: pad to its devices, place, cut back."""
     size = next(iter(batch.values())).shape[0]
-    parts = mesh.shape["replica"] * mesh.shape["fsdp"]
+    hosts = len(set(sharding.batch_parts(mesh)))
+    unit = mesh.shape["replica"] * mesh.shape["fsdp"] // hosts
     padded = {
-        name: np.concatenate([array, np.repeat(array[-1:], -size % parts, axis=0)])
+        name: np.concatenate([array, np.repeat(array[-1:], -size % unit, axis=0)])
         for name, array in batch.items()
     }
-    return np.asarray(forward(sharding.put_batch(padded, mesh)))[:size]
-
-
-def _parameter_table(rows: list[tuple[str, ...]], trained: int, plan: state_lib.Blueprint) -> Table:
-    """The resolved rules, one row a parameter."""
-    total = state_lib.count(plan.model_params())
-    table = Table(title=f"{total:,} parameters of the model, {trained:,} trained", expand=False)
-    for name in ("parameter", "tensors", "shape", "sharding", "trained", "decay", "lr ×"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return sharding.local_rows(forward(sharding.put_batch(padded, mesh)))[:size]

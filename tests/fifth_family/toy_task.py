@@ -115,9 +115,10 @@ class Accuracy:
     def batches(self, host, hosts):
         x = np.load(Path(self.data.path) / "rows.npy")
         y = np.load(Path(self.data.path) / "labels.npy")
+        rows = 32 // hosts
         return [
-            {"x": x[start : start + 32], "y": y[start : start + 32]}
-            for start in range(0, len(x), 32)
+            {"x": x[start : start + rows], "y": y[start : start + rows]}
+            for start in range(host * rows, len(x), 32)
         ]
 
     def sums(self, predict, batch):

@@ -1,0 +1,1 @@
+"""Start one run on several processes: this machine, Slurm, Open MPI, Kubernetes."""
