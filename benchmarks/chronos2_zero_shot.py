@@ -2,7 +2,7 @@
 
     python -m benchmarks.chronos2_zero_shot --workdir runs/zero_shot --json zero_shot.json
 
-Trains configs/chronos2_zero_shot.py (15 minutes on two CPU cores), or continues where `--workdir`
+Trains configs/chronos2_zero_shot.py (20 minutes on two CPU cores), or continues where `--workdir`
 stopped, and scores the final weights on the folder of public data that TSMJAX_TEST_DATA names
 (docs/test_data.md). Scores are relative to seasonal naive, combined by their geometric mean, for
 six data sets and for ten. The last line printed is JSON; ``--json FILE`` writes it too, and

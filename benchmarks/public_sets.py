@@ -58,19 +58,28 @@ def load(name: str) -> EvalDataset:
     if name not in table:
         raise InputError(f"There is no public data set {name!r}{closest(name, table)}.")
     read, horizon, season = table[name]
-    root = os.environ.get("TSMJAX_TEST_DATA")
-    if not root:
-        raise InputError(
-            "Set TSMJAX_TEST_DATA to the folder of public data that docs/test_data.md describes."
-        )
     try:
-        series = read(Path(root) / "data" / "forecasting")
+        series = read(folder())
     except FileNotFoundError as error:
         raise InputError(
             f"The data set {name!r} needs {error.filename}, which does not exist; "
             "docs/test_data.md describes the folder TSMJAX_TEST_DATA."
         ) from error
     return EvalDataset(name, [np.asarray(one, np.float32) for one in series], horizon, season)
+
+
+def folder() -> Path:
+    """Return the folder of public forecasting data.
+
+    Raises:
+      InputError: when TSMJAX_TEST_DATA is unset.
+    """
+    root = os.environ.get("TSMJAX_TEST_DATA")
+    if not root:
+        raise InputError(
+            "Set TSMJAX_TEST_DATA to the folder of public data that docs/test_data.md describes."
+        )
+    return Path(root) / "data" / "forecasting"
 
 
 def published_seasonal_naive() -> pd.DataFrame:

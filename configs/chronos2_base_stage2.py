@@ -12,7 +12,7 @@ from configs import chronos2_base
 
 
 def get_config(corpus: str = "") -> ConfigDict:
-    """Return the config; series of `corpus` must reach 512 steps to be used at all."""
+    """Return the config; series of `corpus` must reach 512 steps, and many of them 4,096."""
     config = chronos2_base.get_config(corpus)
     config.name = "base_stage2"
     config.model.update({"context_length": 8192, "max_output_patches": 16, "remat": "full"})

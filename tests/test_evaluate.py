@@ -1,6 +1,7 @@
 """The evaluate command: tables, CSV, plots, long horizons, ensembles, wrong input."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ from flax import nnx
 
 from benchmarks import public_sets
 from tsmjax import Forecaster, evaluate, weights
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow import Item, write_dataset
+from tsmjax.errors import InputError
 from tsmjax.evals import metrics
 from tsmjax.evals.baselines import BASELINES
 from tsmjax.evals.forecast import EvalDataset
@@ -78,6 +80,30 @@ def test_a_table_and_a_csv(checkpoints, suite, tmp_path, capsys):
     assert f"{means[0]:.4f}" in shown
 
 
+def test_a_report_and_the_columns_of_gift_eval(checkpoints, suite, tmp_path):
+    output, folder = tmp_path / "all_results.csv", tmp_path / "report"
+    arguments = ["--checkpoint", checkpoints[0], "--suite", str(suite), "--output", str(output)]
+    assert evaluate.main([*arguments, "--layout", "gift_eval", "--report", str(folder)]) == 0
+    table = pd.read_csv(output).set_index(["dataset", "model"])
+    names = "MSE[mean] MSE[0.5] MAE[0.5] MASE[0.5] MAPE[0.5] sMAPE[0.5] MSIS RMSE[mean]"
+    names += " NRMSE[mean] ND[0.5] mean_weighted_sum_quantile_loss"
+    expected = [f"eval_metrics/{name}" for name in names.split()]
+    assert list(table.columns) == [*expected, "domain", "num_variates"]
+    row = table.loc[("noisy", "model0")]
+    assert row["eval_metrics/RMSE[mean]"] ** 2 == pytest.approx(row["eval_metrics/MSE[0.5]"])
+    text = (folder / "report.md").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert len(pictures) == 3 and all((folder / name).exists() for name in pictures)
+    ours = text[text.index("## mine: model0") : text.index("## mine: seasonal-naive")]
+    line = next(line for line in ours.splitlines() if line.startswith("| noisy"))
+    wql, relative, mase, _, inside, error, crossing = map(float, line.split("|")[2:-1])
+    found = row[["eval_metrics/mean_weighted_sum_quantile_loss", "eval_metrics/MASE[0.5]"]]
+    np.testing.assert_allclose([wql, mase], found.to_numpy(float), atol=1e-4)
+    naive = table.loc[("noisy", "seasonal-naive"), "eval_metrics/mean_weighted_sum_quantile_loss"]
+    assert relative == pytest.approx(wql / naive, abs=1e-3)
+    assert 0 <= inside <= 1 and 0 < error < 1 and 0 <= crossing <= 1
+
+
 def test_plots_show_the_best_the_median_and_the_worst(checkpoints, tmp_path, monkeypatch):
     drawn = {}
     fan_chart = evaluate.plots.fan_chart
@@ -115,6 +141,23 @@ def test_horizons_beyond_one_pass_are_those_of_the_forecaster(checkpoints):
     evaluator = evaluate.scorer("x", [dataset])
     sums = evaluator.add_up((i, forecast[0].T) for i, forecast in enumerate(quantiles))
     assert score.wql == pytest.approx(evaluator.scores(sums)["x/far/wql"], rel=1e-4)
+
+
+def test_groups_are_forecast_in_one_pass_or_refused(checkpoints):
+    (model,) = evaluate.load_models(checkpoints[:1])
+    values = np.random.default_rng(2).normal(20, 5, (3, 90)).astype("f4")
+    item = Item(values[:2], values[2:], values[:0])
+    (near,) = evaluate.score_model(model, "x", [EvalDataset("near", [item], 8, 1)], 8)
+    quantiles, _ = Forecaster.from_pretrained(checkpoints[0]).predict_quantiles(
+        [{"target": values[:2, :-8], "past_covariates": {"a": values[2, :-8]}}],
+        prediction_length=8,
+        quantile_levels=metrics.LEVELS,
+    )
+    evaluator = evaluate.scorer("x", [EvalDataset("near", [item], 8, 1)])
+    sums = evaluator.add_up((i, forecast.T) for i, forecast in enumerate(quantiles[0]))
+    assert near.wql == pytest.approx(evaluator.scores(sums)["x/near/wql"], rel=1e-4)
+    with pytest.raises(InputError, match="'far' is forecast from groups of series, 40 steps"):
+        evaluate.score_model(model, "x", [EvalDataset("far", [item], 40, 1)], 8)
 
 
 def test_an_ensemble_is_the_mean_of_the_quantiles(checkpoints, suite):

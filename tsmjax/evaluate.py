@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,28 +34,16 @@ from rich.table import Table
 from rich.text import Text
 
 from tsmjax import pretrained
-from tsmjax.data.cache import beside
+from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
-from tsmjax.evals import metrics, suites
+from tsmjax.evals import details, metrics, report, suites
 from tsmjax.evals.baselines import BASELINES, Baseline
-from tsmjax.evals.evaluator import Batch, Predict, evaluate, tracked
+from tsmjax.evals.evaluator import Batch, Predict, Sums, total_sums, tracked
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
+from tsmjax.evals.report import REFERENCE, Score
 from tsmjax.monitor import plots
 from tsmjax.monitor.logs import as_text, console
 from tsmjax.nn import functional
-
-REFERENCE = "seasonal-naive"
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Scores of one model on one data set."""
-
-    suite: str
-    dataset: str
-    model: str
-    wql: float
-    mase: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +56,8 @@ class Model:
       context_length: longest past it sees.
       horizon: longest forecast of one pass.
       patch: steps of one output patch.
-      predict: batch of the forecasting task → quantiles (P, 1, Q, H), H ≤ `horizon`.
-      predict_long: the same for any H.
+      predict: batch of the forecasting task → quantiles (P, S, Q, H), H ≤ `horizon`.
+      predict_long: the same for any H, and packs of one series.
     """
 
     name: str
@@ -185,9 +172,18 @@ def evaluators(
 
     Data sets within the model's horizon share one evaluator, so that few shapes are compiled; each
     one beyond has its own, because a forecast depends on how far the model is asked to go.
+
+    Raises:
+      InputError: when items are to be forecast together beyond the model's horizon.
     """
     short = [dataset for dataset in datasets if dataset.horizon <= model.horizon]
     beyond = [[dataset] for dataset in datasets if dataset.horizon > model.horizon]
+    for (dataset,) in beyond:
+        if any(isinstance(one, Item) for one in dataset.series):
+            raise InputError(
+                f"Data set {dataset.name!r} is forecast from groups of series, {dataset.horizon} "
+                f"steps ahead, but {model.name} reaches {model.horizon} steps: lower the horizon."
+            )
     for group in ([short] if short else []) + beyond:
         evaluator = ForecastEvaluator(
             suite,
@@ -212,7 +208,7 @@ def score_model(
     """Score a model on the data sets of a suite, and draw its best, median and worst forecasts."""
     found = []
     for evaluator, predict in evaluators(model, suite, datasets, batch_size):
-        found += _scores(evaluator, model.name, evaluate(evaluator, predict))
+        found += _scores(evaluator, model.name, total_sums(evaluator, predict))
         if plot:
             draw(evaluator, predict, model.name, plot)
     return found
@@ -247,10 +243,11 @@ def score_baseline(
                 method(window.past, dataset.season_length, dataset.horizon, metrics.LEVELS),
             )
 
-    return _scores(evaluator, name, evaluator.scores(evaluator.add_up(forecasts())))
+    return _scores(evaluator, name, evaluator.add_up(forecasts()))
 
 
-def _scores(evaluator: ForecastEvaluator, model: str, scores: dict[str, float]) -> list[Score]:
+def _scores(evaluator: ForecastEvaluator, model: str, sums: Sums) -> list[Score]:
+    scores = evaluator.scores(sums)
     return [
         Score(
             evaluator.name,
@@ -258,8 +255,9 @@ def _scores(evaluator: ForecastEvaluator, model: str, scores: dict[str, float]) 
             model,
             scores[f"{evaluator.name}/{dataset.name}/wql"],
             scores[f"{evaluator.name}/{dataset.name}/mase"],
+            details.figures(sums, number),
         )
-        for dataset in evaluator.datasets
+        for number, dataset in enumerate(evaluator.datasets)
     ]
 
 
@@ -285,8 +283,8 @@ def draw(evaluator: ForecastEvaluator, predict: Predict, model: str, folder: Pat
                 words, chosen, evaluator.panels(predict, chosen), strict=False
             )
         ]
-        name = re.sub(r"[^\w.-]+", "_", f"{evaluator.name}_{dataset.name}_{model}")
-        plots.fan_chart(panels, folder / f"{name}.png", title=f"{dataset.name}, {model}")
+        path = folder / report.picture(evaluator.name, dataset.name, model)
+        plots.fan_chart(panels, path, title=f"{dataset.name}, {model}")
 
 
 def table(scores: Sequence[Score], suite: str, metric: str) -> Table:
@@ -329,14 +327,6 @@ def show(drawn: Table) -> None:
         print(as_text(drawn, width=32 + 20 * len(drawn.columns)))
 
 
-def write_csv(scores: Sequence[Score], path: Path) -> None:
-    """Write ``dataset,model,MASE,WQL``, the layout in which Chronos results are published."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{s.dataset},{s.model},{s.mase!r},{s.wql!r}" for s in scores]
-    with beside(path) as unfinished:
-        unfinished.write_text("\n".join(["dataset,model,MASE,WQL", *dict.fromkeys(lines)]) + "\n")
-
-
 # ------------------------------------------------------------------------------------------ command
 
 
@@ -351,7 +341,7 @@ def run(arguments: Sequence[str]) -> list[Score]:
     opened = {}
     for suite in options.suite:
         name, datasets = suites.open_suite(
-            suite, options.horizon, options.season_length, options.data
+            suite, options.horizon, options.season_length, options.data, options.grouped
         )
         if name in opened:
             raise InputError(f"Two suites are named {name!r}: rename one.")
@@ -362,13 +352,16 @@ def run(arguments: Sequence[str]) -> list[Score]:
     scores: list[Score] = []
     for suite, datasets in opened.items():
         for model in models:
-            scores += score_model(model, suite, datasets, options.batch_size, options.plot)
+            pictures = options.report or options.plot
+            scores += score_model(model, suite, datasets, options.batch_size, pictures)
         for name, method in BASELINES.items():
             scores += score_baseline(name, method, suite, datasets)
         for metric in ("wql", "mase"):
             show(table(scores, suite, metric))
     if options.output:
-        write_csv(scores, options.output)
+        report.write_csv(scores, options.output, options.layout)
+    if options.report:
+        report.write_report(scores, options.report)
     return scores
 
 
@@ -392,16 +385,33 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="forecast steps when a suite is a folder (default: %(default)s)",
     )
     add("--season_length", type=int, default=0, help="steps of its season; 0 reads its freq")
-    add("--output", type=Path, metavar="FILE.csv", help="scores as dataset,model,MASE,WQL")
+    add(
+        "--grouped",
+        action="store_true",
+        help="when a suite is a folder: forecast items from all their variates and covariates",
+    )
+    add("--output", type=Path, metavar="FILE.csv", help="write the scores")
+    add(
+        "--layout",
+        choices=report.LAYOUTS,
+        default="chronos",
+        help="of --output: dataset,model,MASE,WQL or the columns of GIFT-Eval",
+    )
+    add(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="report.md with calibration, and what --plot draws",
+    )
     add("--plot", type=Path, metavar="DIR", help="best, median and worst forecast of each data set")
     add("--batch_size", type=int, default=256, help="series in one pass (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("batch_size", "horizon"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}, but must be at least 1.")
-    for name in ("output", "plot"):
+    for name in ("output", "plot", "report"):
         path = getattr(options, name)
-        if path and path.is_dir() != (name == "plot") and path.exists():
+        if path and path.exists() and path.is_dir() != (name != "output"):
             kind = "a folder" if name == "output" else "a file"
             raise InputError(f"--{name} {path} is {kind}: choose another name.")
     return options

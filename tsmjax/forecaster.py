@@ -332,7 +332,7 @@ class Forecaster:
         prediction_length: int,
         validation_inputs: Any = None,
         finetune_mode: Literal["full", "lora"] = "full",
-        lora_config: Mapping[str, Any] | None = None,
+        lora_config: Any = None,
         context_length: int | None = None,
         learning_rate: float = 1e-6,
         num_steps: int = 1000,
@@ -353,8 +353,12 @@ class Forecaster:
           prediction_length: horizon to train for, in steps.
           validation_inputs: like `inputs`; the loss on the last window of each is measured every
             100 steps, and the best model is returned.
-          finetune_mode: "full" trains all parameters.
-          lora_config: options of "lora".
+          finetune_mode: "full" trains all parameters; "lora" trains low-rank adapters, which are
+            merged into the result.
+          lora_config: options of "lora", a dict or a PEFT ``LoraConfig``: ``r``, ``lora_alpha``,
+            ``target_modules``, ``use_rslora``. None for rank 8, alpha 16 and all projections of
+            the attentions and the last one of the output; as in chronos-forecasting, options that
+            a dict leaves out have PEFT's values (alpha 8, ``q`` and ``v``).
           context_length: most steps of the past to train with; None for all that the model takes.
           learning_rate: the first, highest learning rate.
           num_steps: optimiser steps.
@@ -374,11 +378,13 @@ class Forecaster:
         _at_least_one("num_steps", num_steps)
         _at_least_one("batch_size", batch_size)
         if finetune_mode not in ("full", "lora"):
-            raise InputError(f"finetune_mode is {finetune_mode!r}, but must be 'full'.")
-        if finetune_mode == "lora" or lora_config is not None:
-            raise InputError(
-                "LoRA fine-tuning is not built yet: use finetune_mode='full' without lora_config."
-            )
+            raise InputError(f"finetune_mode is {finetune_mode!r}, but must be 'full' or 'lora'.")
+        if finetune_mode == "full" and lora_config is not None:
+            raise InputError("lora_config needs finetune_mode='lora'.")
+        adapters = None
+        if finetune_mode == "lora":
+            options = lora_config or {}
+            adapters = options.to_dict() if hasattr(options, "to_dict") else dict(options)
         train = prepare(inputs, prediction_length)
         validation = (
             None if validation_inputs is None else prepare(validation_inputs, prediction_length)
@@ -395,6 +401,7 @@ class Forecaster:
                 batch_size=batch_size,
                 min_past=prediction_length if min_past is None else min_past,
                 seed=seed,
+                adapters=adapters,
             ),
             output_dir,
         )

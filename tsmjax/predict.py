@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
         freq=options.freq,
     )
     if options.plot is not None:
-        _plot(table, found, options, levels)
+        _plot(table, future, found, options, levels)
     if single:
         found = found.drop(columns=item)
     _write(found, options.output)
@@ -164,17 +164,30 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _plot(
-    table: pd.DataFrame, found: pd.DataFrame, options: argparse.Namespace, levels: Sequence[float]
+    table: pd.DataFrame,
+    future: pd.DataFrame | None,
+    found: pd.DataFrame,
+    options: argparse.Namespace,
+    levels: Sequence[float],
 ) -> None:
-    """Draw the forecasts of the first series, with the end of their past."""
+    """Draw the forecasts of the first series, with the end of their past and their covariates."""
     from tsmjax.monitor import plots
 
+    def rows_of(frame: pd.DataFrame, item: object) -> pd.DataFrame:
+        rows = frame[frame[options.id_column] == item].copy()
+        rows[options.timestamp_column] = pd.to_datetime(rows[options.timestamp_column])
+        return rows.sort_values(options.timestamp_column)
+
     order = np.argsort(levels)
+    columns = {options.id_column, options.timestamp_column, *options.target}
+    covariates = [name for name in table.columns if name not in columns]
     panels = []
     for (item, target), forecast in found.groupby([options.id_column, "target_name"], sort=False):
-        past = table[table[options.id_column] == item].copy()
-        past[options.timestamp_column] = pd.to_datetime(past[options.timestamp_column])
-        past = past.sort_values(options.timestamp_column)
+        past = rows_of(table, item)
+        ahead = pd.DataFrame(index=range(len(forecast)))
+        if future is not None:
+            ahead = rows_of(future, item).reset_index(drop=True).reindex(ahead.index)
+        span = pd.concat([past[covariates], ahead.reindex(columns=covariates)])
         title = str(item) if len(options.target) == 1 else f"{item}, {target}"
         panels.append(
             plots.Panel(
@@ -183,11 +196,20 @@ def _plot(
                 None,
                 [levels[i] for i in order],
                 forecast[[str(levels[i]) for i in order]].to_numpy().T,
+                {str(name): _numbers(span[name]) for name in covariates},
             )
         )
         if len(panels) == _PANELS:
             break
     plots.fan_chart(panels, options.plot)
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """Values of a covariate to draw; categories become their codes."""
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(np.float64)
+    codes, _ = pd.factorize(column, sort=True)
+    return np.where(codes < 0, np.nan, codes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
 from tsmjax.evals import metrics
 from tsmjax.evals.evaluator import evaluate
@@ -165,7 +168,7 @@ def test_batches_have_the_layout_of_the_task(datasets):
             assert np.isnan(batch["target"][row, 0, dataset.horizon :]).all()
             assert batch["patches"][row] == -(-dataset.horizon // 8)
             assert batch["group"][row, 0] == 0
-    assert lengths == {64, 256}
+    assert lengths == {256}  # a dozen windows are not worth a second shape
 
 
 def test_validation_does_not_see_the_test_window(datasets):
@@ -206,6 +209,17 @@ def test_infinite_values_count_as_missing(datasets):
     assert evaluate(dirty, forecast_of) == evaluate(clean, forecast_of)
 
 
+def test_many_short_series_get_a_shape_of_their_own():
+    short = [np.arange(60.0, dtype=np.float32)] * 300
+    long = [np.arange(300.0, dtype=np.float32)] * 5
+    ours = evaluator([EvalDataset("short", short, 6, 1), EvalDataset("long", long, 6, 1)])
+    rows = {}
+    for batch in ours.batches(0, 1):
+        length = batch["context"].shape[-1]
+        rows[length] = rows.get(length, 0) + int(batch["weight"].sum())
+    assert rows == {64: 300, 256: 5}
+
+
 def test_a_nan_forecast_makes_the_aggregate_nan(datasets):
     def broken(batch):
         forecast = forecast_of(batch)
@@ -229,8 +243,8 @@ def test_a_data_set_that_naive_solves_takes_no_part_in_the_means(datasets):
     constant = EvalDataset("constant", [np.full(50, 3.0, np.float32)], 6, 1)
     scores = evaluate(evaluator([*datasets, constant]), forecast_of)
     without = evaluate(evaluator(datasets), forecast_of)
-    assert scores["suite/wql"] == without["suite/wql"]
-    assert scores["suite/avg_mase"] == without["suite/avg_mase"]
+    for name in ("wql", "avg_mase"):
+        assert scores[f"suite/{name}"] == pytest.approx(without[f"suite/{name}"], rel=1e-12)
     assert scores["suite/constant/wql"] > 0 and np.isnan(scores["suite/constant/mase"])
 
 
@@ -314,3 +328,67 @@ def test_losses_and_panels_of_single_windows(datasets):
     loss = metrics.quantile_loss_sums(window.label, scored, metrics.LEVELS)
     expected = np.mean(loss) / np.nansum(np.abs(window.label.astype(np.float64)))
     assert ours.losses[7] == pytest.approx(expected)
+
+
+def items(rng, shapes):
+    """`Item`s with the given numbers of (targets, past covariates, known covariates, steps)."""
+    return [
+        Item(*(rng.normal(50, 10, (rows, steps)).astype(np.float32) for rows in numbers))
+        for *numbers, steps in shapes
+    ]
+
+
+def sum_of_rows(batch):
+    """Forecast every row from all rows of its pack: their last values, and what is known ahead."""
+    last = np.nansum(np.nan_to_num(batch["context"][..., -1]), axis=1)
+    known = np.nansum(np.nan_to_num(batch["future"]), axis=1)
+    own = np.nan_to_num(batch["context"][..., -2])
+    steps = (last[:, None] + known)[:, None, None, :] + own[..., None, None]
+    return steps + np.linspace(-20, 20, len(QUANTILES))[:, None]
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_items_are_forecast_from_all_their_rows(hosts):
+    rng = np.random.default_rng(0)
+    groups = items(rng, [(2, 1, 1, 60), (1, 0, 2, 90), (3, 0, 0, 40), (1, 1, 0, 300), (2, 0, 1, 9)])
+    dataset = EvalDataset("x", groups, 6, 1, rolls=2)
+    ours = evaluator([dataset], batch_size=8)
+    assert len(ours.tasks) == 8 and len(ours.windows) == 2 * (2 + 1 + 3 + 1)  # the last is short
+    total = {}
+    for host in range(hosts):
+        for batch in ours.batches(host, hosts):
+            assert batch["context"].shape[0] * batch["context"].shape[1] <= 8
+            for name, value in ours.sums(sum_of_rows, batch).items():
+                total[name] = total.get(name, 0) + value
+    forecasts, labels = [], []
+    for item in groups[:-1]:
+        for back in (12, 6):
+            values = np.concatenate(item)
+            ahead = item.future[:, -back : -back + 6 or None].sum(axis=0)
+            for target in item.target:
+                centre = values[:, -back - 1].sum() + ahead + target[-back - 2]
+                forecasts.append(centre + np.linspace(-20, 20, len(QUANTILES))[:, None])
+                labels.append(target[-back : -back + 6 or None])
+    scored = metrics.interpolate(QUANTILES, np.array(forecasts), metrics.LEVELS)
+    loss = sum(
+        metrics.quantile_loss_sums(label, one, metrics.LEVELS)
+        for label, one in zip(labels, scored, strict=True)
+    )
+    expected = metrics.weighted_quantile_loss(loss, np.abs(labels).sum())
+    assert ours.scores(total)["suite/x/wql"] == pytest.approx(expected, rel=1e-5)
+    panels = ours.panels(sum_of_rows, [1, 5])
+    np.testing.assert_allclose(panels[0].quantiles, forecasts[1], rtol=1e-5)
+    assert [len(panel.covariates) for panel in panels] == [2, 2]
+    shown = panels[0].covariates["covariate 1"]
+    np.testing.assert_array_equal(shown, groups[0].future[0, :54])
+    assert np.isnan(panels[0].covariates["covariate 0"][-6:]).all()
+
+
+def test_a_group_of_one_scores_like_a_series(datasets):
+    grouped = [
+        dataclasses.replace(
+            one, series=[Item(x[None], x[:0, None], x[:0, None]) for x in one.series]
+        )
+        for one in datasets
+    ]
+    assert evaluate(evaluator(grouped), forecast_of) == evaluate(evaluator(datasets), forecast_of)

@@ -52,6 +52,17 @@ def test_a_folder_is_a_suite_of_its_variates(folder):
     assert dataset.season_length == 7
 
 
+def test_items_of_a_folder_may_be_forecast_together(folder):
+    ours = suites.suite(str(folder), "test", **SETTINGS, grouped=True)
+    assert [list(task.windows) for task in ours.tasks] == [[0, 1], [2, 3], [4, 5]]
+    path = folder.parent / "mine.yaml"
+    path.write_text("- {path: load, horizon: 8, grouped: true}")
+    assert len(suites.suite(str(path), "test", **SETTINGS).tasks) == 3
+    path.write_text("- {path: load, horizon: 8, grouped: 1}")
+    with pytest.raises(InputError, match="grouped: 1, but it must be true or false"):
+        suites.suite(str(path), "test", **SETTINGS)
+
+
 def test_a_file_lists_data_sets(folder):
     path = folder.parent / "mine.yaml"
     path.write_text(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -66,6 +67,17 @@ def test_a_fan_chart_shows_history_bands_median_and_truth(tmp_path, panel):
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         assert (np.abs(picture - rgb).max(-1) < 0.02).mean() > 2e-4, colour
     assert [*path.parent.iterdir()] == [path]
+
+
+def test_covariates_are_drawn_under_the_panels_that_have_them(tmp_path, panel):
+    covariates = {"price": np.sin(np.arange(58.0)), "sold": np.r_[np.ones(50), np.full(8, np.nan)]}
+    with_some = dataclasses.replace(panel, covariates=covariates)
+    picture = image(plots.fan_chart([panel, with_some], tmp_path / "fan.png"))
+    halves = np.split(picture, [picture.shape[1] // 2], axis=1)
+    for colour in plots._COVARIATES[:2]:
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        left, right = ((np.abs(half - rgb).max(-1) < 0.02).mean() for half in halves)
+        assert left == 0 and right > 2e-4, colour
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9])

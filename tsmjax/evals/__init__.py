@@ -25,6 +25,8 @@ class EvalsConfig:
       data: folder of the downloaded data sets that suites such as "lite" need.
       horizon: steps to forecast for suites that are folders; 0 for the model's longest.
       season_length: steps of one season for suites that are folders; 0 reads their column `freq`.
+      grouped: forecast each item from all its variates and covariates, for suites that are folders;
+        otherwise each variate on its own.
     """
 
     every: Duration = "1000 steps"
@@ -37,6 +39,7 @@ class EvalsConfig:
     data: str = ""
     horizon: int = 0
     season_length: int = 0
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("horizon", 0), ("season_length", 0)):

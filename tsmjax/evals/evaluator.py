@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tsmjax import watch
 from tsmjax.monitor.logs import console
 
 T = TypeVar("T")
@@ -39,7 +40,10 @@ class Evaluator(Protocol):
         ...
 
     def sums(self, predict: Predict, batch: Batch) -> Sums:
-        """Score one batch: float64 arrays that may be added over batches and hosts."""
+        """Score one batch: float64 arrays that may be added over batches and hosts.
+
+        Calls `predict` as often on every host, also for a batch of padding alone.
+        """
         ...
 
     def scores(self, sums: Sums) -> dict[str, float]:
@@ -67,12 +71,23 @@ def evaluate(
       hosts: number of processes.
       reduce: adds sums over processes; needed when `hosts` > 1.
     """
+    return evaluator.scores(total_sums(evaluator, predict, host, hosts, reduce))
+
+
+def total_sums(
+    evaluator: Evaluator,
+    predict: Predict,
+    host: int = 0,
+    hosts: int = 1,
+    reduce: Callable[[Sums], Sums] | None = None,
+) -> Sums:
+    """Run `predict` over all batches and add up; arguments of `evaluate`."""
     total: Sums = {}
     batches = evaluator.batches(host, hosts)
     for batch in tracked(batches, f"evaluating {evaluator.name}", len(batches), host == 0):
         for name, value in evaluator.sums(predict, batch).items():
             total[name] = total[name] + value if name in total else value
-    return evaluator.scores(reduce(total) if reduce else total)
+    return reduce(total) if reduce else total
 
 
 def tracked(items: Iterable[T], description: str, total: int, show: bool = True) -> Iterator[T]:
@@ -89,4 +104,5 @@ def tracked(items: Iterable[T], description: str, total: int, show: bool = True)
         bar = progress.add_task(description, total=total, visible=False)
         for item in items:
             yield item
+            watch.progress()
             progress.update(bar, advance=1, visible=time.monotonic() - started > _PATIENCE)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
-from tsmjax.evals import metrics
+from tsmjax.evals import details, metrics
 from tsmjax.evals.evaluator import Batch, Predict, Sums
+from tsmjax.forecasting.packing import bucket
 
 if TYPE_CHECKING:
     from tsmjax.monitor.plots import Panel
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODEL_INPUTS = ("context", "target", "future", "group", "patches")
-_BUCKET_STEP = 4  # context lengths compiled for differ by this factor
-_SHORTEST_BUCKET = 64
+_COMPILE_PATCHES = 2048  # a shape of its own must save this many patches of padding
 _PANELS = 9  # example forecasts in a plot
 
 
@@ -37,7 +38,8 @@ class EvalDataset:
 
     Attributes:
       name: unique name in its suite.
-      series: values of each series, shape (length,); NaN = missing.
+      series: values of each series, shape (length,), NaN = missing; or an `Item`, whose variates
+        are forecast together from all its rows.
       horizon: steps to forecast.
       season_length: steps of one season, for MASE and for seasonal naive.
       offset: where the first test window begins, counted from the end (−96 with horizon 24 and one
@@ -46,7 +48,7 @@ class EvalDataset:
     """
 
     name: str
-    series: Sequence[np.ndarray]
+    series: Sequence[np.ndarray | Item]
     horizon: int
     season_length: int
     offset: int = 0
@@ -66,22 +68,20 @@ class EvalDataset:
             )
 
     def windows(self, values: np.ndarray, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Cut one series into `rolls` pairs (past, label).
+        """Cut one series (…, length) into `rolls` pairs (past, label).
 
         The windows of "validation" lie right before those of "test". A past is empty when the
         series is too short.
         """
-        first = len(values) + (self.offset or -self.horizon * self.rolls)
+        first = values.shape[-1] + (self.offset or -self.horizon * self.rolls)
         first -= self.horizon * self.rolls if split == "validation" else 0
-        begins = (first + self.horizon * roll for roll in range(self.rolls))
-        return [
-            (values[: max(begin, 0)], values[max(begin, 0) : max(begin + self.horizon, 0)])
-            for begin in begins
-        ]
+        begins = [first + self.horizon * roll for roll in range(self.rolls)]
+        cuts = [(max(begin, 0), max(begin + self.horizon, 0)) for begin in begins]
+        return [(values[..., :begin], values[..., begin:end]) for begin, end in cuts]
 
 
 class Window(NamedTuple):
-    """One forecast to make and score.
+    """One series to score the forecast of.
 
     Attributes:
       dataset: position of its data set in the evaluator.
@@ -96,10 +96,26 @@ class Window(NamedTuple):
     label: np.ndarray
 
 
+class Task(NamedTuple):
+    """One forecast to make: windows that see each other.
+
+    Attributes:
+      windows: numbers of its windows.
+      covariates: (covariates, length) float32 pasts, those known ahead last.
+      known: (known ahead, horizon) float32 what is known.
+    """
+
+    windows: range
+    covariates: np.ndarray
+    known: np.ndarray
+
+
 class _Lazy(Sequence[Batch]):
     """Batches that are built when they are asked for."""
 
-    def __init__(self, plan: Sequence[tuple[int, int, Sequence[int]]], build: Callable[..., Batch]):
+    def __init__(
+        self, plan: Sequence[tuple[int, int, int, Sequence[int]]], build: Callable[..., Batch]
+    ):
         self._plan, self._build = plan, build
 
     def __len__(self) -> int:
@@ -110,13 +126,14 @@ class _Lazy(Sequence[Batch]):
 
 
 class ForecastEvaluator:
-    """Scores quantile forecasts of single series.
+    """Scores quantile forecasts, each target variate as a series of its own.
 
     Attributes:
       name: name of the suite.
       split: "test" or "validation".
       datasets: what is scored.
-      windows: every forecast to make, in the order of data sets, series and rolls.
+      windows: every series to score, in the order of data sets, series, rolls and variates.
+      tasks: every forecast to make; each window is in one of them.
       losses: (windows,) WQL of each window alone in the last evaluation, NaN where undefined.
 
     Scores are ``SUITE/DATASET/wql`` and ``SUITE/DATASET/mase``; over data sets, ``SUITE/wql`` and
@@ -168,7 +185,10 @@ class ForecastEvaluator:
         self._context_length = context_length
         self._patch = patch
         self._batch_size = batch_size
-        self.windows = list(self._cut())
+        self.windows: list[Window] = []
+        self.tasks: list[Task] = []
+        self._cut()
+        self._task_of = [number for number, task in enumerate(self.tasks) for _ in task.windows]
         self.losses = np.full(len(self.windows), np.nan)
         # Whole patches that cover the longest horizon of the suite: no shorter shape is compiled.
         longest = max(dataset.horizon for dataset in datasets)
@@ -178,30 +198,35 @@ class ForecastEvaluator:
     def batches(self, host: int, hosts: int) -> Sequence[Batch]:
         """Return this host's batches, with contexts padded to one of a few lengths.
 
-        Batches have the layout of the forecasting task with one series in each pack (S = 1), and
-        two entries of our own: `item` (P,) int32 and `weight` (P,) float32, zero for padding.
+        Batches have the layout of the forecasting task with one task in each pack, and two entries
+        of our own: `item` (P,) int32 and `weight` (P,) float32, zero for padding.
         """
         plan = []
-        for length, members in sorted(self._buckets(range(len(self.windows))).items()):
-            rows = min(self._batch_size, math.ceil(len(members) / hosts))
-            for start in range(0, len(members), rows * hosts):
-                begin = start + host * rows
-                plan.append((length, rows, members[begin : begin + rows]))
+        for (length, slots), members in sorted(self._buckets(range(len(self.tasks))).items()):
+            packs = min(max(1, self._batch_size // slots), math.ceil(len(members) / hosts))
+            for start in range(0, len(members), packs * hosts):
+                begin = start + host * packs
+                plan.append((length, slots, packs, members[begin : begin + packs]))
         return _Lazy(plan, self._batch)
 
     def sums(self, predict: Predict, batch: Batch) -> Sums:
         """Sum losses and errors of the model and of seasonal naive for each data set.
 
         Args:
-          predict: batch → quantiles (P, 1, Q, H) in the units of the series.
+          predict: batch → quantiles (P, S, Q, H) in the units of the series.
           batch: one of `batches`.
 
         Returns:
           float64 arrays over data sets (D,) or (D, levels).
         """
-        forecasts = np.asarray(predict({name: batch[name] for name in _MODEL_INPUTS}))[:, 0]
-        rows = np.flatnonzero(batch["weight"])
-        return self.add_up((int(batch["item"][row]), forecasts[row]) for row in rows)
+        return self.add_up(self._forecasts(predict, batch))
+
+    def _forecasts(self, predict: Predict, batch: Batch) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the number of each window in `batch` and its quantiles (Q, H)."""
+        forecasts = np.asarray(predict({name: batch[name] for name in _MODEL_INPUTS}))
+        for pack in np.flatnonzero(batch["weight"]):
+            task = self.tasks[batch["item"][pack]]
+            yield from zip(task.windows, forecasts[pack], strict=False)
 
     def add_up(self, forecasts: Iterable[tuple[int, np.ndarray]]) -> Sums:
         """Sum losses and errors of forecasts made in any way, and of seasonal naive.
@@ -216,6 +241,7 @@ class ForecastEvaluator:
         count = len(self.datasets)
         sums = {name: np.zeros((count, len(metrics.LEVELS))) for name in ("loss", "naive_loss")}
         sums |= {name: np.zeros(count) for name in ("label", "cells", "error", "naive_error")}
+        sums |= details.zeros(count)
         for index, forecast in forecasts:
             item = self.windows[index]
             dataset = self.datasets[item.dataset]
@@ -238,6 +264,9 @@ class ForecastEvaluator:
                 error, cells = metrics.scaled_error_sum(item.label[None], point[None], scale)
                 sums[f"{prefix}error"][at] += error
             sums["cells"][at] += cells
+            more = details.sums(item.label, quantiles, self._quantiles, scale[0])
+            for name, value in more.items():
+                sums[name][at] += value
         return sums
 
     def scores(self, sums: Sums) -> dict[str, float]:
@@ -259,31 +288,45 @@ class ForecastEvaluator:
         """Draw a few series of the last evaluation with their forecasts; none before the first."""
         from tsmjax.monitor import plots
 
-        panels = []
-        for index, quantiles in self._examples.items():
-            if quantiles is None:
-                continue
-            item = self.windows[index]
-            panels.append(plots.Panel(item.name, item.past, item.label, self._quantiles, quantiles))
+        panels = [
+            self._panel(index, quantiles)
+            for index, quantiles in self._examples.items()
+            if quantiles is not None
+        ]
         if not panels:
             return []
         path = Path(folder) / f"forecasts_{self.name}_{self.split}.png"
         return [plots.fan_chart(panels, path, title=f"{self.name}, {self.split} window")]
 
-    def _cut(self) -> Iterator[Window]:
+    def _cut(self) -> None:
+        """Fill `windows` and `tasks`."""
+        nothing = np.empty((0, 0), np.float32)
         short = total = 0
         for index, dataset in enumerate(self.datasets):
-            for number, values in enumerate(dataset.series):
+            for number, one in enumerate(dataset.series):
                 total += 1
+                item = one if isinstance(one, Item) else Item(one[None], nothing, nothing)
+                values = np.concatenate([part for part in item if len(part)])
                 # An infinite value would poison the instance norm of its row: it is missing.
                 values = np.where(np.isfinite(values), values, np.nan).astype(np.float32)
                 windows = dataset.windows(values, self.split)
-                if not len(windows[0][0]):
+                if not windows[0][0].size:
                     short += 1
                     continue
                 title = dataset.name if len(dataset.series) == 1 else f"{dataset.name} {number}"
+                targets, known = len(item.target), len(item.future)
                 for past, label in windows:
-                    yield Window(index, title, past, label)
+                    begin = len(self.windows)
+                    for variate in range(targets):
+                        name = title if targets == 1 else f"{title}, variate {variate}"
+                        self.windows.append(Window(index, name, past[variate], label[variate]))
+                    self.tasks.append(
+                        Task(
+                            range(begin, begin + targets),
+                            past[targets:],
+                            label[len(label) - known :],
+                        )
+                    )
         if short == total:
             raise InputError(
                 f"No series of suite {self.name!r} is long enough for its {self.split} window and "
@@ -306,54 +349,84 @@ class ForecastEvaluator:
 
     def panels(self, predict: Predict, windows: Sequence[int]) -> list[Panel]:
         """Forecast the given windows and return what a fan chart draws of each."""
+        tasks = sorted({self._task_of[index] for index in windows})
+        found: dict[int, np.ndarray] = {}
+        for (length, slots), members in self._buckets(tasks).items():
+            batch = self._batch(length, slots, len(members), members)
+            found.update(self._forecasts(predict, batch))
+        return [self._panel(index, found[index]) for index in windows]
+
+    def _panel(self, index: int, quantiles: np.ndarray) -> Panel:
+        """What a fan chart draws of a window and its forecast (Q, ≥ horizon)."""
         from tsmjax.monitor import plots
 
-        drawn = {}
-        for length, members in self._buckets(windows).items():
-            batch = self._batch(length, len(members), members)
-            forecasts = np.asarray(predict({name: batch[name] for name in _MODEL_INPUTS}))[:, 0]
-            for index, forecast in zip(members, forecasts, strict=True):
-                item = self.windows[index]
-                quantiles = forecast[:, : len(item.label)]
-                drawn[index] = plots.Panel(
-                    item.name, item.past, item.label, self._quantiles, quantiles
-                )
-        return [drawn[index] for index in windows]
+        window, task = self.windows[index], self.tasks[self._task_of[index]]
+        horizon = len(window.label)
+        ahead = np.full((len(task.covariates), horizon), np.nan, np.float32)
+        ahead[len(ahead) - len(task.known) :] = task.known
+        covariates = np.concatenate([task.covariates, ahead], axis=-1)
+        return plots.Panel(
+            *(window.name, window.past, window.label, self._quantiles, quantiles[:, :horizon]),
+            covariates={f"covariate {number}": row for number, row in enumerate(covariates)},
+        )
 
-    def _buckets(self, windows: Iterable[int]) -> dict[int, list[int]]:
-        """Windows by padded context length: whole patches, at most four times what is needed."""
-        longest = self._patch * math.ceil(self._context_length / self._patch)
-        lengths = [longest]
-        while lengths[-1] // _BUCKET_STEP >= max(_SHORTEST_BUCKET, self._patch):
-            lengths.append(self._patch * math.ceil(lengths[-1] // _BUCKET_STEP / self._patch))
-        buckets: dict[int, list[int]] = {}
-        for index in windows:
-            needed = min(len(self.windows[index].past), self._context_length)
-            length = min(length for length in lengths if length >= needed)
-            buckets.setdefault(length, []).append(index)
+    def _buckets(self, tasks: Iterable[int]) -> dict[tuple[int, int], list[int]]:
+        """Tasks by padded context length and rows of a pack: two lengths in an octave.
+
+        Few tasks take the next longer shape that there is, as compiling one more costs more than
+        their padding.
+        """
+        longest = math.ceil(self._context_length / self._patch)
+        classes: dict[int, list[int]] = {}
+        for number in tasks:
+            past = self.windows[self.tasks[number].windows[0]].past
+            needed = min(len(past), self._context_length)
+            size = bucket(math.ceil(needed / self._patch), longest)
+            classes.setdefault(size, []).append(number)
+        buckets: dict[tuple[int, int], list[int]] = {}
+        waiting: list[int] = []
+        padding = 0
+        sizes = sorted(classes)
+        for size, longer in zip(sizes, [*sizes[1:], None], strict=True):
+            waiting += classes[size]
+            padding += len(waiting) * ((longer or 0) - size)
+            if longer is None or padding > _COMPILE_PATCHES:
+                slots = max(
+                    len(self.tasks[number].windows) + len(self.tasks[number].covariates)
+                    for number in waiting
+                )
+                buckets[size * self._patch, slots] = waiting
+                waiting, padding = [], 0
         return buckets
 
-    def _batch(self, length: int, rows: int, members: Sequence[int]) -> Batch:
-        """Left-pad the contexts of `members` to `length` and fill up to `rows` rows."""
+    def _batch(self, length: int, slots: int, packs: int, members: Sequence[int]) -> Batch:
+        """Left-pad the contexts of the tasks `members` to `length` and fill up to `packs` packs."""
         missing = np.float32(np.nan)
         batch = {
-            "context": np.full((rows, 1, length), missing),
-            "target": np.full((rows, 1, self._horizon), missing),
-            "future": np.full((rows, 1, self._horizon), missing),
-            "group": np.full((rows, 1), -1, np.int32),
-            "patches": np.ones(rows, np.int32),
-            "item": np.full(rows, -1, np.int32),
-            "weight": np.zeros(rows, np.float32),
+            "context": np.full((packs, slots, length), missing),
+            "target": np.full((packs, slots, self._horizon), missing),
+            "future": np.full((packs, slots, self._horizon), missing),
+            "group": np.full((packs, slots), -1, np.int32),
+            "patches": np.ones(packs, np.int32),
+            "item": np.full(packs, -1, np.int32),
+            "weight": np.zeros(packs, np.float32),
         }
-        for row, index in enumerate(members):
-            item = self.windows[index]
-            seen = item.past[-self._context_length :]
-            batch["context"][row, 0, length - len(seen) :] = seen
-            batch["target"][row, 0, : len(item.label)] = item.label
-            batch["group"][row] = 0
-            batch["patches"][row] = math.ceil(self.datasets[item.dataset].horizon / self._patch)
-            batch["item"][row] = index
-            batch["weight"][row] = 1.0
+        for pack, number in enumerate(members):
+            task = self.tasks[number]
+            windows = [self.windows[index] for index in task.windows]
+            rows = [*(window.past for window in windows), *task.covariates]
+            for slot, row in enumerate(rows):
+                seen = row[-self._context_length :]
+                batch["context"][pack, slot, length - len(seen) :] = seen
+            for slot, window in enumerate(windows):
+                batch["target"][pack, slot, : len(window.label)] = window.label
+            known = slice(len(rows) - len(task.known), len(rows))
+            batch["future"][pack, known, : task.known.shape[-1]] = task.known
+            batch["group"][pack, : len(rows)] = 0
+            horizon = self.datasets[windows[0].dataset].horizon
+            batch["patches"][pack] = math.ceil(horizon / self._patch)
+            batch["item"][pack] = number
+            batch["weight"][pack] = 1.0
         return batch
 
     def _wql(self, sums: Sums, prefix: str) -> list[float]:

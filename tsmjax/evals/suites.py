@@ -8,6 +8,7 @@ A suite file is YAML: a list of data sets, each a folder of Arrow data.
       freq: h                      # or season_length: 24; default: the data's column freq
       offset: -48                  # where the first test window begins; default: −horizon · rolls
       rolls: 2                     # test windows, one horizon apart; default: 1
+      grouped: true                # forecast each item from all its variates and covariates
 
 Data sets of the Hugging Face hub have `hf_repo` and `name` instead of `path`, and lie in the folder
 that ``python -m tsmjax.prepare benchmark`` wrote; `prediction_length` and `num_rolls` are accepted
@@ -31,10 +32,10 @@ DOWNLOADED = ("lite", "zero_shot", "in_domain")
 BUILT_IN = ("embedded", *DOWNLOADED)
 _FIELDS = {
     "name": str, "path": str, "hf_repo": str, "horizon": int, "freq": str, "season_length": int,
-    "offset": int, "rolls": int,
+    "offset": int, "rolls": int, "grouped": bool,
 }  # fmt: skip
 _ALIASES = {"prediction_length": "horizon", "num_rolls": "rolls"}
-_WORDS = {str: "text", int: "a whole number"}
+_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 def suite(
@@ -49,6 +50,7 @@ def suite(
     horizon: int = 0,
     season_length: int = 0,
     data: str | Path = "",
+    grouped: bool = False,
 ) -> ForecastEvaluator:
     """Open a suite and cut its windows.
 
@@ -63,11 +65,12 @@ def suite(
       horizon: steps to forecast when the suite is a folder; 0 for `max_horizon`.
       season_length: steps of one season when the suite is a folder; 0 reads its column `freq`.
       data: folder of the downloaded data sets.
+      grouped: see `from_folder`, when the suite is a folder.
 
     Raises:
       InputError: when there is no such suite, or its file or data are wrong.
     """
-    name, datasets = open_suite(name_or_path, horizon or max_horizon, season_length, data)
+    name, datasets = open_suite(name_or_path, horizon or max_horizon, season_length, data, grouped)
     return ForecastEvaluator(
         name,
         datasets,
@@ -81,7 +84,11 @@ def suite(
 
 
 def open_suite(
-    name_or_path: str, horizon: int, season_length: int = 0, data: str | Path = ""
+    name_or_path: str,
+    horizon: int,
+    season_length: int = 0,
+    data: str | Path = "",
+    grouped: bool = False,
 ) -> tuple[str, list[EvalDataset]]:
     """Return the name and the data sets of a suite.
 
@@ -90,6 +97,7 @@ def open_suite(
       horizon: steps to forecast when the suite is a folder.
       season_length: steps of one season when the suite is a folder; 0 reads its column `freq`.
       data: folder of the downloaded data sets.
+      grouped: see `from_folder`, when the suite is a folder.
 
     Raises:
       InputError: when there is no such suite, or its file or data are wrong.
@@ -102,7 +110,7 @@ def open_suite(
         return path.stem, from_file(path, data)
     if path.is_dir():
         name = path.resolve().name
-        return name, [from_folder(path, name, horizon, season_length)]
+        return name, [from_folder(path, name, horizon, season_length, grouped=grouped)]
     raise InputError(
         f"There is no suite {name_or_path!r}{closest(name_or_path, BUILT_IN)}; "
         f"give {', '.join(BUILT_IN)}, a .yaml file, or an existing folder of Arrow data."
@@ -140,7 +148,8 @@ def from_file(path: str | Path, data: str | Path = "") -> list[EvalDataset]:
         folder = _folder(entry, where, path, data)
         season = season_of(entry["freq"]) if "freq" in entry else entry.get("season_length", 0)
         name, rest = entry.get("name", folder.name), (entry.get("offset", 0), entry.get("rolls", 1))
-        datasets.append(from_folder(folder, name, entry["horizon"], season, *rest))
+        grouped = entry.get("grouped", False)
+        datasets.append(from_folder(folder, name, entry["horizon"], season, *rest, grouped=grouped))
     names = [dataset.name for dataset in datasets]
     for name in names:
         if names.count(name) > 1:
@@ -172,12 +181,27 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def from_folder(
-    path: str | Path, name: str, horizon: int, season: int = 0, offset: int = 0, rolls: int = 1
+    path: str | Path,
+    name: str,
+    horizon: int,
+    season: int = 0,
+    offset: int = 0,
+    rolls: int = 1,
+    *,
+    grouped: bool = False,
 ) -> EvalDataset:
-    """Open a folder of Arrow data; each variate of a multivariate target is a series.
+    """Open a folder of Arrow data.
 
-    A `season` of 0 is looked up for the frequency that the first row names in its column `freq`,
-    and is 1 when there is none.
+    Args:
+      path: the folder.
+      name: name of the data set.
+      horizon: steps to forecast.
+      season: steps of one season; 0 looks up the frequency that the first row names in its column
+        `freq`, and takes 1 when there is none.
+      offset: see `EvalDataset`.
+      rolls: see `EvalDataset`.
+      grouped: forecast each item from all its variates and covariates; otherwise each variate of a
+        target is a series of its own and covariates are not looked at, as in the published results.
     """
     from tsmjax.data.arrow import ArrowSource
 
@@ -185,8 +209,8 @@ def from_folder(
     if not season:
         freq = source.metadata(0).get("freq")
         season = season_of(freq) if freq else 1
-    items = source.read(np.arange(len(source)))
-    series = [values for item in items for values in item.target]
+    items = list(source.read(np.arange(len(source))))
+    series = items if grouped else [values for item in items for values in item.target]
     return EvalDataset(name, series, horizon, season, offset, rolls)
 
 
@@ -201,7 +225,7 @@ def _checked(entry: Any, where: str) -> dict[str, Any]:
             hint = closest(str(key), (*_FIELDS, *_ALIASES))
             raise InputError(f"{where} has an unknown field {key!r}{hint}.")
         kind = _FIELDS[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise InputError(f"{where} has {key}: {value!r}, but it must be {_WORDS[kind]}.")
         if name in checked:
             raise InputError(f"{where} has both {name} and {key}: remove one of them.")

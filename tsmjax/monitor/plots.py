@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _FORECAST, _LOSS = "#1f77b4", "#d1495b"
 _BANDS = ("#dbe9f4", "#b4d2e7", "#8bb9da")  # widest first
+_COVARIATES = ("#7a5195", "#2a9d8f", "#e76f51", "#8d99ae")
 _HISTORY_SHOWN = 4  # horizons of history in a panel
 
 
@@ -30,6 +31,9 @@ class Panel:
       truth: (H,) what happened; NaN where unknown, or None.
       levels: (Q,) ascending quantile levels.
       quantiles: (Q, H) forecast.
+      covariates: (T + H,) values of each covariate by name; NaN where unknown, such as all of the
+        last H of one that is not known ahead. They are drawn under the forecast, each in units of
+        its own spread.
     """
 
     title: str
@@ -37,19 +41,35 @@ class Panel:
     truth: np.ndarray | None
     levels: Sequence[float]
     quantiles: np.ndarray
+    covariates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Path:
     """Draw forecasts as nested quantile bands around the median, one panel each, into a PNG."""
     columns = min(len(panels), 3) if len(panels) != 4 else 2
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(5.2 * columns, 3.0 * rows + 0.5 * bool(title) + 0.3)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels, strict=False):
+    strips = any(panel.covariates for panel in panels)
+    height = 4.0 if strips else 3.0
+    figure = _figure(5.2 * columns, height * rows + 0.5 * bool(title) + 0.3)
+    ratios = {"height_ratios": [3, 1] * rows} if strips else {}
+    grid = figure.subplots(rows * (1 + strips), columns, squeeze=False, **ratios)
+    fans = grid[:: 1 + strips].ravel()
+    for axes, panel in zip(fans, panels, strict=False):
         _draw_panel(axes, panel)
-    for axes in grid[len(panels) :]:
+    for axes in fans[len(panels) :]:
         axes.axis("off")
-    handles, labels = grid[0].get_legend_handles_labels()
+    if strips:
+        below = grid[1::2].ravel()
+        for axes, fan, panel in zip(below, fans, panels, strict=False):
+            if panel.covariates:
+                _draw_covariates(axes, panel)
+                axes.sharex(fan)
+            else:
+                axes.axis("off")
+        for axes in below[len(panels) :]:
+            axes.axis("off")
+    keys = (axes.get_legend_handles_labels() for axes in fans)
+    handles, labels = max(keys, key=lambda key: len(key[1]))
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
     )
@@ -105,7 +125,7 @@ def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     horizon = panel.quantiles.shape[-1]
-    history = panel.history[-max(_HISTORY_SHOWN * horizon, 24) :]
+    history = panel.history[-_shown(horizon) :]
     past = np.arange(1 - len(history), 1)
     future = np.arange(1, horizon + 1)
     _style(axes)
@@ -141,6 +161,32 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.axvline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.set_title(panel.title, fontsize=10, color=_INK, loc="left")
     axes.margins(x=0.01)
+
+
+def _draw_covariates(axes: Axes, panel: Panel) -> None:
+    horizon = panel.quantiles.shape[-1]
+    _style(axes)
+    for number, (name, values) in enumerate(panel.covariates.items()):
+        values = np.asarray(values, np.float64)[-_shown(horizon) - horizon :]
+        steps = np.arange(1 - len(values), 1) + horizon
+        spread = np.nanstd(values)
+        axes.plot(
+            steps,
+            (values - np.nanmean(values)) / (spread if spread > 0 else 1.0),
+            color=_COVARIATES[number % len(_COVARIATES)],
+            linewidth=1.0,
+            label=name,
+        )
+    axes.axvline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_yticks([])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.35 * (high - low))  # room for the names
+    axes.legend(loc="upper left", ncols=4, frameon=False, fontsize=7, borderpad=0)
+
+
+def _shown(horizon: int) -> int:
+    """Steps of history in a panel."""
+    return max(_HISTORY_SHOWN * horizon, 24)
 
 
 def _opposite(levels: np.ndarray, low: int) -> int | None:

@@ -20,6 +20,7 @@ from flax import nnx
 
 from tsmjax import config as config_lib
 from tsmjax.data.packing import DataConfig, ForecastBatches
+from tsmjax.data.synthetic.mixing import mixed
 from tsmjax.errors import InputError
 from tsmjax.evals import suites
 from tsmjax.evals.loss import LossEvaluator
@@ -37,9 +38,25 @@ class Config:
     Attributes:
       reduction: "padded" divides by rows × padded horizon, masked steps included, as the Chronos-2
         reference does; "observed" divides by the steps that count. Both are logged.
+      missing: largest share of its context that a row loses in training: each row draws its share
+        evenly from 0 … missing, and loses as many steps at random (Chronos, 2024, does so with
+        0.2). Targets and known covariates stay.
+      flip: share of the tasks whose values are negated in training.
+      mixup: share of the rows that become convex sums of up to three rows of their batch in
+        training (TSMixup; Chronos, 2024); only in batches of one slot a pack, where every row is a
+        task of its own.
     """
 
     reduction: Literal["padded", "observed"] = "padded"
+    missing: float = 0.0
+    flip: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self):
+        """Check the ranges that no type can."""
+        for name in ("missing", "flip", "mixup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"task.{name} is {getattr(self, name)}, but must be in [0, 1).")
 
 
 class Task(BaseTask):
@@ -48,7 +65,7 @@ class Task(BaseTask):
     def __init__(self, config: config_lib.Config):
         self.config = config
         self.family = config_lib.find_module("models", config.family)
-        self.sharding = self.family.SHARDING
+        self.sharding, self.lora = self.family.SHARDING, self.family.LORA
         padded = config.task.reduction == "padded"
         self.coefficients = {"loss_padded": float(padded), "loss_observed": float(not padded)}
         self.patch = config.model.output_patch_size
@@ -78,6 +95,30 @@ class Task(BaseTask):
             host=host,
             hosts=hosts,
         )
+
+    def device(self, batch: Batch, key: jax.Array, train: bool) -> Batch:
+        """Augment: mix rows, lose steps of the contexts and negate tasks, as the config says."""
+        missing, flip = self.config.task.missing, self.config.task.flip
+        if train and self.config.task.mixup and batch["context"].shape[1] == 1:
+            mix_key, key = jax.random.split(key)
+            rows = batch["context"][:, 0], batch["target"][:, 0]
+            context, target = mixed(mix_key, *rows, self.config.task.mixup)
+            batch = {**batch, "context": context[:, None], "target": target[:, None]}
+        if not train or not (missing or flip):
+            return batch
+        share_key, step_key, flip_key = jax.random.split(key, 3)
+        context, group = batch["context"], batch["group"]
+        share = missing * jax.random.uniform(share_key, (*context.shape[:2], 1))
+        lost = jax.random.uniform(step_key, context.shape) < share
+        # One draw for each task: all rows of a group share the sign of its number.
+        signs = 1.0 - 2.0 * jax.random.bernoulli(flip_key, flip, group.shape)
+        sign = jnp.take_along_axis(signs, jnp.maximum(group, 0), axis=1)[..., None]
+        return {
+            **batch,
+            "context": jnp.where(lost, jnp.nan, sign * context),
+            "target": sign * batch["target"],
+            "future": sign * batch["future"],
+        }
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
         """Count rows × padded steps, and steps that are observed."""
@@ -117,6 +158,11 @@ class Task(BaseTask):
         )
         return model.unscale(predictions, loc_scale)
 
+    def flops(self, batch: Batch) -> float:
+        """Count the FLOPs of one forward pass over `batch`, empty slots included."""
+        packs, slots, context = batch["context"].shape
+        return self.family.flops(self.config.model, packs * slots, context, self.horizon)
+
     def evaluators(self, split: str) -> Sequence[Any]:
         """One evaluator for each suite of the config, and the loss on `data.validation`."""
         model, data, evals = self.config.model, self.config.data, self.config.evals
@@ -146,6 +192,7 @@ class Task(BaseTask):
                 horizon=evals.horizon,
                 season_length=evals.season_length,
                 data=evals.data,
+                grouped=evals.grouped,
             )
             for name in evals.suites
         ]
