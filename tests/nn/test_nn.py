@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tsmjax.nn import attention, instance_norm
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout
+from tsmjax.nn.embedding import Embedding
 from tsmjax.nn.linear import Linear
 from tsmjax.nn.losses import quantile_loss
-from tsmjax.nn.norms import RMSNorm
+from tsmjax.nn.norms import LayerNorm, RMSNorm
 from tsmjax.nn.patching import patchify
 from tsmjax.nn.residual_mlp import ResidualBlock
 from tsmjax.nn.rope import rotary_angles, rotate
@@ -231,3 +232,40 @@ def test_quantile_loss_gradient_is_finite_where_masked():
         return quantile_loss(predictions, target, jnp.array([0, 1]), (0.5,)).sum()
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.array([[0.0, 3.0]])), [[0.0, 1.0]])
+
+
+def test_dropout_masks_are_as_good_as_coin_tosses():
+    """Rate, neighbours in each direction, and masks of related keys: nothing is correlated."""
+    keys = jax.random.split(jax.random.key(3), 4)
+    masks = np.stack([np.asarray(dropout(jnp.ones((64, 32, 48)), 0.3, key)) == 0 for key in keys])
+    count = masks[0].size
+    near = 5 * (0.3 * 0.7 / count) ** 0.5  # five standard errors
+    assert (np.abs(masks.mean(axis=(1, 2, 3)) - 0.3) < near).all()
+    centred = masks - 0.3
+    for axis in (1, 2, 3):
+        for shift in (1, 2, 16):
+            products = centred * np.roll(centred, shift, axis)
+            assert np.abs(products.mean(axis=(1, 2, 3))).max() < near
+    for other in range(1, 4):
+        assert np.abs((centred[0] * centred[other]).mean()) < near
+    rows = masks.mean(axis=3)  # a whole row is never dropped or kept more often than chance says
+    assert np.var(rows) == pytest.approx(0.3 * 0.7 / 48, rel=0.1)
+
+
+def test_layer_norm_standardises_rows_and_is_fp32():
+    norm = LayerNorm(5, epsilon=1e-5, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(1e3, 2.0, (4, 3, 5)).astype(np.float32)
+    centred = x.astype(np.float64) - x.mean(axis=-1, keepdims=True, dtype=np.float64)
+    expected = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(norm(x), expected, atol=1e-3)
+    norm.scale, norm.bias = nnx.Param(jnp.full(5, 2.0)), nnx.Param(jnp.arange(5.0))
+    np.testing.assert_allclose(norm(x), 2 * expected + np.arange(5.0), atol=2e-3)
+    norm.scale = nnx.Param(norm.scale[...].astype(jnp.bfloat16))
+    assert norm(x).dtype == jnp.bfloat16
+
+
+def test_embedding_has_no_entry_beyond_its_table():
+    table = Embedding(3, 4, rngs=nnx.Rngs(0))
+    y = np.asarray(table(jnp.array([[2, 0], [3, 1]])))
+    np.testing.assert_array_equal(y[0, 0], table.embedding[...][2])
+    assert np.isnan(y[1, 0]).all() and np.isfinite(y[1, 1]).all()

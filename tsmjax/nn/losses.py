@@ -31,3 +31,25 @@ def quantile_loss(
     predictions = predictions.astype(jnp.float32)
     above = (target <= predictions).astype(jnp.float32)
     return 2.0 * jnp.abs((target - predictions) * (above - levels)) * mask
+
+
+def point_loss(
+    error: jax.Array, kind: str, *, quantile: float = 0.5, delta: float = 1.0
+) -> jax.Array:
+    """Loss of each element of `error`, the target minus the forecast.
+
+    Args:
+      error: any shape.
+      kind: "mse" (squared), "mae" (absolute), "pinball" (quantile loss without the factor 2), or
+        "huber" (squared within ±`delta`, linear beyond; Huber, 1964, equation 2.2).
+      quantile: level of "pinball".
+      delta: of "huber".
+    """
+    if kind == "mse":
+        return jnp.square(error)
+    if kind == "mae":
+        return jnp.abs(error)
+    if kind == "pinball":
+        return jnp.maximum(quantile * error, (quantile - 1.0) * error)
+    size = jnp.abs(error)
+    return jnp.where(size < delta, 0.5 * jnp.square(error), delta * (size - 0.5 * delta))

@@ -27,3 +27,27 @@ class RMSNorm(nnx.Module):
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
         return (y * scale.astype(jnp.float32)).astype(scale.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm with scale and bias, over the last axis.
+
+    Computed in fp32 and returned in the dtype of its parameters.
+
+    Source: Ba et al., "Layer Normalization" (2016), equation 4.
+    """
+
+    def __init__(self, features: int, *, epsilon: float, rngs: nnx.Rngs):
+        del rngs  # constant initialisation; the argument keeps every module's signature the same
+        self.scale = nnx.Param(jnp.ones((features,)))
+        self.bias = nnx.Param(jnp.zeros((features,)))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise (…, features)."""
+        scale, bias = self.scale[...], self.bias[...]
+        y = x.astype(jnp.float32)
+        y = y - y.mean(axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+        y = y * scale.astype(jnp.float32) + bias.astype(jnp.float32)
+        return y.astype(scale.dtype)

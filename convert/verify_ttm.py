@@ -1,0 +1,241 @@
+"""TTM beside the model of granite-tsfm: layers, forecast, loss, gradients.
+
+The reference computes as with all switches of `compat` on, so that is how both are compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+import torch
+from tsfm_public.models.tinytimemixer import TinyTimeMixerForPrediction
+from tsfm_public.models.tinytimemixer.modeling_tinytimemixer import (
+    TinyTimeMixerForDecomposedPrediction,
+    TinyTimeMixerLayer,
+)
+
+from convert.verify import Row, max_error
+from tsmjax import weights
+from tsmjax.config import resolve
+from tsmjax.models.ttm import Compat, Config
+from tsmjax.models.ttm.mixer import Layer
+from tsmjax.nn.functional import abstract, merge
+from tsmjax.tasks import Modules
+from tsmjax.tasks.multivariate import Task
+
+FORECAST_TOLERANCE = 1e-5  # relative to the largest forecast, or absolute where that is below 1
+STATE_TOLERANCE = 1e-5  # the same
+LOSS_TOLERANCE = 1e-5  # relative
+GRADIENT_TOLERANCE = (1e-4, 1e-6)  # relative to the tensor's norm and to the whole gradient's
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A batch in the reference's layout, NaN = missing.
+
+    Attributes:
+      past: (B, T, C).
+      future: (B, F, C), of all channels.
+      static: (B, categories) int, or None.
+      frequency: (B,) int, or None.
+    """
+
+    past: np.ndarray
+    future: np.ndarray
+    static: np.ndarray | None = None
+    frequency: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class Trace:
+    """What a forward and backward pass computed; everything in the reference's layout and names.
+
+    Attributes:
+      states: hidden states (B, C, N, D) behind each layer, in the order of computation.
+      forecast: (B, Cp, Q, F) in the units of the data.
+      loss: the training loss.
+      gradients: tensor name → gradient.
+    """
+
+    states: list[np.ndarray]
+    forecast: np.ndarray
+    loss: float
+    gradients: dict[str, np.ndarray]
+
+
+def verify(folder: Path) -> list[Row]:
+    """Compare on seasonal random walks with missing values.
+
+    Args:
+      folder: Hugging Face folder with the weights.
+    """
+    _, task = read(folder)
+    return compare(folder, example(task.config.model))
+
+
+def example(config: Config, windows: int = 5, seed: int = 0) -> Case:
+    """Draw seasonal random walks with gaps for a model of `config`.
+
+    The reference counts missing labels in the loss of quantiles and of decomposed models, so that
+    there are none for these.
+    """
+    rng = np.random.default_rng(seed)
+    T, F, C = config.context_length, config.horizon, config.num_input_channels
+    t = np.arange(T + F)[:, None]
+    walk = rng.normal(size=(windows, T + F, C)).cumsum(axis=1) * 0.1
+    season = 2.0 * np.sin(2 * np.pi * t / rng.integers(5, 40, (windows, 1, C)))
+    x = (walk + season + rng.normal(0, 3, (windows, 1, C))).astype(np.float32)
+    past, future = x[:, :T], x[:, T:]
+    past[rng.random(past.shape) < 0.1] = np.nan
+    gaps = rng.random(future.shape) < 0.1
+    gaps[..., list(config.known_channels)] = False
+    if not (config.quantile_head.levels or config.decomposition.enabled):
+        future[gaps] = np.nan
+    static = frequency = None
+    if config.categories:
+        static = np.stack([rng.integers(0, size, windows) for size in config.categories], axis=1)
+    if config.frequency_vocabulary:
+        frequency = rng.integers(0, config.frequency_vocabulary, windows)
+    return Case(past, future, static, frequency)
+
+
+def read(folder: Path) -> tuple[weights.Imported, Task]:
+    """Read weights, and build the training task for them, with every switch of `compat` on."""
+    switches = {field.name: True for field in dataclasses.fields(Compat)}
+    found = weights.read(folder, "ttm", model_overrides={"compat": switches})
+    model = {"family": "ttm", **found.config_values}
+    config = resolve({"model": model, "task": {"kind": weights.task("ttm")}})
+    return found, config.build_task()
+
+
+def compare(folder: Path, case: Case, gradients: bool = True) -> list[Row]:
+    """Run both implementations on `case` and compare what they compute.
+
+    Args:
+      folder: Hugging Face folder with the weights.
+      case: the batch.
+      gradients: compare the gradients too.
+    """
+    names, theirs = reference(folder, case, gradients)
+    mine = ours(folder, case, gradients)
+    rows = [
+        Row(name, max_error(found, expected), STATE_TOLERANCE * _size(expected))
+        for name, found, expected in zip(names, mine.states, theirs.states, strict=True)
+    ]
+    rows.append(
+        Row(
+            "forecast",
+            max_error(mine.forecast, theirs.forecast),
+            FORECAST_TOLERANCE * _size(theirs.forecast),
+        )
+    )
+    error = abs(mine.loss - theirs.loss)
+    rows.append(Row("loss", error, LOSS_TOLERANCE * abs(theirs.loss)))
+    whole = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in theirs.gradients.values()))
+    relative, absolute = GRADIENT_TOLERANCE
+    rows += [
+        Row(
+            f"gradient {name}",
+            float(np.linalg.norm(mine.gradients[name] - expected)),
+            float(relative * np.linalg.norm(expected) + absolute * whole),
+            detail=True,
+        )
+        for name, expected in theirs.gradients.items()
+    ]
+    return rows
+
+
+def reference(folder: Path, case: Case, gradients: bool) -> tuple[list[str], Trace]:
+    """Run granite-tsfm's model in evaluation mode; returns the layers' names and the trace."""
+    apart = json.loads((folder / "config.json").read_text()).get("decompose", False)
+    kind = TinyTimeMixerForDecomposedPrediction if apart else TinyTimeMixerForPrediction
+    model = kind.from_pretrained(folder).eval().float()
+    names, states = [], []
+
+    def keep(name: str):
+        def hook(module, arguments, output):
+            names.append(name)
+            states.append(output.detach().numpy())
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, TinyTimeMixerLayer):
+            short = name.replace(".encoder.mlp_mixer_encoder", "").replace("mixer_layers", "layers")
+            module.register_forward_hook(keep(short))
+
+    def observed(x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = np.isfinite(x)
+        return torch.tensor(np.where(seen, x, 0.0)), torch.tensor(seen.astype(np.float32))
+
+    (past, past_seen), (future, future_seen) = observed(case.past), observed(case.future)
+    with torch.set_grad_enabled(gradients):
+        output = model(
+            past,
+            future_values=future,
+            past_observed_mask=past_seen,
+            future_observed_mask=future_seen,
+            freq_token=None if case.frequency is None else torch.tensor(case.frequency),
+            static_categorical_values=None if case.static is None else torch.tensor(case.static),
+        )
+        if gradients:
+            output.loss.backward()
+    if output.quantile_outputs is None:
+        forecast = output.prediction_outputs.detach().permute(0, 2, 1)[:, :, None]
+    else:
+        forecast = output.quantile_outputs.detach().permute(0, 3, 1, 2)
+    found = {
+        name: parameter.grad.numpy()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return names, Trace(states, forecast.numpy(), float(output.loss.detach()), found)
+
+
+def ours(folder: Path, case: Case, gradients: bool) -> Trace:
+    """Run our model and the loss of our training task on the same batch; see `reference`."""
+    found, task = read(folder)
+    graph, _, _ = abstract(lambda rngs: task.build(rngs).model)
+    batch = {
+        "context": case.past.swapaxes(1, 2),
+        "target": case.future.swapaxes(1, 2),
+        "future": case.future.swapaxes(1, 2),
+    }
+    if case.static is not None:
+        batch["static"] = case.static
+    if case.frequency is not None:
+        batch["frequency"] = case.frequency
+    counts = task.weights(batch)
+
+    def loss(params):
+        model = merge(graph, params, {})
+        sums = task.terms(Modules(model), batch, None, False)
+        total = sum(task.coefficients[name] * sums[name] / counts[name] for name in sums)
+        return total, task.predict(model, batch)
+
+    if gradients:
+        (value, forecast), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
+        named = weights.tensors("ttm", found.config_values, tree)
+    else:
+        (value, forecast), named = jax.jit(loss)(found.params), {}
+
+    states = []
+    run = Layer.__call__
+
+    def recording(layer, x, key):
+        x = run(layer, x, key)
+        states.append(np.moveaxis(np.asarray(x), 0, 2))
+        return x
+
+    with mock.patch.object(Layer, "__call__", recording):
+        task.predict(merge(graph, found.params, {}), batch)
+    return Trace(states, np.asarray(forecast), float(value), named)
+
+
+def _size(x: np.ndarray) -> float:
+    return max(1.0, float(np.abs(x).max()))

@@ -1,0 +1,173 @@
+"""Tables: parts in time, standardisation by the training part, windows and their batches."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from tsmjax.data.arrow import write_dataset
+from tsmjax.data.table import DataConfig, Table, TableBatches
+from tsmjax.errors import InputError
+
+
+def item(length, targets=2, past=1, known=1):
+    """Channel c at step t is 1000 · c + t, so that every value says where it is from."""
+    values = 1000.0 * np.arange(targets + past + known)[:, None] + np.arange(length)
+    row = {"item_id": f"of {length}", "target": values[:targets]}
+    if past:
+        row["past_feat_dynamic_real"] = values[targets : targets + past]
+    if known:
+        row["feat_dynamic_real"] = values[targets + past :]
+    return row
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_dataset([item(100), item(40), item(60)], tmp_path / "table")
+    return str(tmp_path / "table")
+
+
+def plain(folder, **changes):
+    config = DataConfig(path=folder, **{"standardise": False, **changes})
+    return Table(config), config
+
+
+def test_parts_follow_each_other_in_shares_and_in_steps(folder):
+    table, _ = plain(folder)
+    assert table.ends.tolist() == [[70, 80, 100], [28, 32, 40], [42, 48, 60]]
+    table, _ = plain(folder, split=(30.0, 10.0, 5.0))
+    assert table.ends.tolist() == [[30, 40, 45], [30, 40, 40], [30, 40, 45]]
+    assert (table.targets, table.known, table.channels) == (2, 1, 4)
+
+
+def test_windows_know_their_roles_and_are_padded_with_missing_values(folder):
+    table, _ = plain(folder)
+    batch = table.read(np.array([0, 1]), np.array([50, 3]), 5, 2)
+    assert {name: x.shape for name, x in batch.items()} == {
+        "context": (2, 4, 5),
+        "target": (2, 4, 2),
+        "future": (2, 4, 2),
+    }
+    assert all(x.dtype == np.float32 for x in batch.values())
+    np.testing.assert_array_equal(batch["context"][0, 2], 2000.0 + np.arange(45, 50))
+    np.testing.assert_array_equal(batch["context"][1, 3], [np.nan, np.nan, 3000, 3001, 3002])
+    np.testing.assert_array_equal(batch["target"][0, :2], [[50, 51], [1050, 1051]])
+    assert np.isnan(batch["target"][:, 2:]).all()
+    np.testing.assert_array_equal(batch["future"][0, 3], [3050, 3051])
+    assert np.isnan(batch["future"][:, :3]).all()
+
+
+def test_infinite_values_are_missing(tmp_path):
+    values = np.arange(30, dtype=np.float32)
+    values[[3, 7]] = np.inf, -np.inf
+    write_dataset([{"target": values}], tmp_path / "t")
+    table = Table(DataConfig(path=str(tmp_path / "t")))
+    context = table.read(np.array([0]), np.array([10]), 10, 1)["context"][0, 0]
+    assert np.flatnonzero(np.isnan(context)).tolist() == [3, 7]
+
+
+def test_channels_are_standardised_by_the_training_parts_of_all_items(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [1e6 + rng.normal(3, (2.0, 7.0), (50 * (k + 1), 2)).T for k in range(3)]
+    for values in rows:
+        values[:, 5] = np.nan
+        values[:, int(0.7 * values.shape[1]) :] += 100.0  # never seen by the statistics
+    write_dataset([{"target": values} for values in rows], tmp_path / "t")
+    table = Table(DataConfig(path=str(tmp_path / "t")))
+    train = np.concatenate([values[:, : int(0.7 * values.shape[1])] for values in rows], axis=1)
+    np.testing.assert_allclose(table.mean, np.nanmean(train, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(table.deviation, np.nanstd(train, axis=1), rtol=1e-9)
+    batch = table.read(np.array([2]), np.array([80]), 60, 5)
+    expected = (rows[2][:, 20:80] - table.mean[:, None]) / table.deviation[:, None]
+    np.testing.assert_allclose(batch["context"][0], expected, atol=0.1)  # fp32 near a million
+
+
+def test_a_constant_channel_stays_finite(tmp_path):
+    write_dataset([{"target": np.full(40, 3.0)}], tmp_path / "t")
+    batch = Table(DataConfig(path=str(tmp_path / "t"))).read(np.array([0]), np.array([20]), 9, 1)
+    np.testing.assert_array_equal(batch["context"], 0.0)
+
+
+def test_windows_of_a_part_have_their_labels_inside_and_their_context_before(folder):
+    table, _ = plain(folder)
+    items, cuts = table.windows("validation", 3, min_past=20, stride=1)
+    found = {number: cuts[items == number].tolist() for number in range(3)}
+    assert found == {0: [*range(70, 78)], 1: [28, 29], 2: [42, 43, 44, 45]}
+    items, cuts = table.windows("test", 3, min_past=38, stride=4)
+    assert cuts[items == 0].tolist() == [80, 84, 88, 92, 96]
+    assert not (items == 1).any()  # 40 steps are too few for a past of 38
+
+
+def test_an_epoch_holds_each_training_window_once(folder):
+    table, config = plain(folder, batch_size=7)
+    batches = TableBatches(table, config, context_length=20, horizon=4, seed=1)
+    windows = (70 - 24 + 1) + (28 - 24 + 1) + (42 - 24 + 1)
+    assert batches.steps_per_epoch * 7 == windows
+    seen = [b["target"][:, 0, 0] for b in (batches[step] for step in range(11))]
+    firsts = np.concatenate(seen)[:windows]
+    ends = np.concatenate([np.arange(20, end - 3) for end in (70, 28, 42)])
+    np.testing.assert_array_equal(np.sort(firsts), np.sort(ends))
+    assert firsts.tolist() != sorted(firsts)
+    assert batches[3]["context"].shape == (7, 4, 20)
+
+
+def test_labels_never_leave_the_training_part(folder):
+    table, config = plain(folder, batch_size=64, min_past=1)
+    batches = TableBatches(table, config, context_length=20, horizon=4, seed=0)
+    for step in range(4):
+        assert np.nanmax(batches[step]["target"][:, 0]) <= 69
+    assert np.isnan(batches[0]["context"]).any()  # pasts shorter than the context are padded
+
+
+def test_hosts_share_a_batch(folder):
+    table, config = plain(folder, batch_size=6)
+    extra = {"static": np.arange(3)[:, None]}
+    make = lambda **hosts: TableBatches(  # noqa: E731
+        table, config, context_length=9, horizon=4, seed=0, extra=extra, **hosts
+    )
+    whole = make()[5]
+    parts = [make(host=host, hosts=3)[5] for host in range(3)]
+    for name, expected in whole.items():
+        np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), expected)
+    lengths = np.array([100, 40, 60])[whole["static"][:, 0]]
+    assert (whole["target"][:, 0, 0] < 0.7 * lengths).all()
+    with pytest.raises(InputError, match="multiple of 4 hosts"):
+        make(host=0, hosts=4)
+
+
+def test_batches_pickle_for_worker_processes(folder):
+    table, config = plain(folder)
+    batches = TableBatches(table, config, context_length=9, horizon=4, seed=0)
+    again = pickle.loads(pickle.dumps(batches))
+    for name, expected in batches[2].items():
+        np.testing.assert_array_equal(again[2][name], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"split": (0.8, 0.2, 0.1)}, "sum to at most 1"),
+        ({"split": (0.0, 0.5, 0.5)}, "something to train on"),
+        ({"split": (10.5, 5.0, 5.0)}, "numbers of steps"),
+        ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"min_past": 0}, "data.min_past is 0"),
+        ({"path": ""}, "data.path is empty"),
+    ],
+)
+def test_wrong_configs_are_refused(folder, changes, words):
+    with pytest.raises(InputError, match=words):
+        Table(DataConfig(**{"path": folder, **changes}))
+
+
+def test_items_of_different_channels_are_refused(tmp_path):
+    write_dataset([{"target": np.ones((2, 9))}, {"target": np.ones((3, 9))}], tmp_path / "t")
+    with pytest.raises(InputError, match="different numbers of channels"):
+        Table(DataConfig(path=str(tmp_path / "t")))
+
+
+def test_parts_without_a_window_are_refused(folder):
+    table, config = plain(folder, split=(0.9, 0.0, 0.1))
+    with pytest.raises(InputError, match=r"validation part of .* has no window: it is 0 steps"):
+        table.windows("validation", 3, min_past=20, stride=1)
+    with pytest.raises(InputError, match="the training part of"):
+        TableBatches(table, config, context_length=200, horizon=4, seed=0)
