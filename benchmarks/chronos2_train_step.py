@@ -108,13 +108,8 @@ def time_ours(
     plan = state.blueprint(task, config.optim)
     init, abstract, _ = state.create(task, plan, config.optim, mesh, 0)
     current, frozen = init(jax.random.key(0))
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     schedule = optim.learning_rate(config.optim, 1000)
-    train = jax.jit(
-        step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
-        donate_argnums=0,
-        out_shardings=(places, None),
-    )
+    train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
     placed = sharding.put_batch(batch, mesh)
     key = jax.random.key(0)
 

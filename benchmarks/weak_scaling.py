@@ -123,12 +123,8 @@ def measure(options: argparse.Namespace) -> Steps:
     plan = state.blueprint(task, config.optim)
     init, abstract, _ = state.create(task, plan, config.optim, mesh, config.mesh.replicate_below)
     current, frozen = init(jax.random.key(0))
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     schedule = optim.learning_rate(config.optim, 1000)
-    train = jax.jit(
-        step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
-        out_shardings=(places, None),
-    )
+    train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
     batch = sharding.put_batch(_series(options, task.horizon), mesh)
     steps: Steps = []
     for _ in range(3 + options.steps):

@@ -45,9 +45,8 @@ def wql_of_the_follower(folder, grouped):
     plan = state.blueprint(task, config.optim)
     init, abstract, _ = state.create(task, plan, config.optim, mesh, 0)
     current, frozen = init(jax.random.key(0))
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
     schedule = optim.learning_rate(config.optim, STEPS)
-    train_step = jax.jit(step.make_train_step(task, plan, config.optim, schedule, mesh, places))
+    train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
     batches = task.batches("train", 0, 1)
     for number in range(STEPS):
         current, metrics = train_step(current, frozen, batches[number], jax.random.key(1))

@@ -32,17 +32,9 @@ class Trainer:
             self.task, self.plan, self.config.optim, self.mesh, self.config.mesh.replicate_below
         )
         self.state, self.frozen = init(jax.random.key(0))
-        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        self.step = jax.jit(
-            step.make_train_step(
-                self.task,
-                self.plan,
-                self.config.optim,
-                optim.learning_rate(self.config.optim, 20),
-                self.mesh,
-                places["params"],
-            ),
-            out_shardings=(places, None),
+        schedule = optim.learning_rate(self.config.optim, 20)
+        self.step = step.jit_train_step(
+            self.task, self.plan, self.config.optim, schedule, self.mesh, abstract
         )
         self.batches = self.task.batches("train", 0, 1)
 

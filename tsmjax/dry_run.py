@@ -82,12 +82,8 @@ def dry_run(config: Config | Mapping[str, Any], devices: int = 0) -> Estimate:
     )
     steps = steps_of(config.optim.length, "optim.length", batches.steps_per_epoch)
     schedule = optim.learning_rate(config.optim, steps, batches.steps_per_epoch)
-    places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    train_step = jax.jit(
-        step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
-        donate_argnums=0,
-        out_shardings=(places, None),
-    )
+    # Memory is wanted as accelerators use it, whatever this backend would donate.
+    train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, state, donate=True)
     rows = state_lib.table(plan, config.optim, state, frozen)
     sizes = state_lib.count(plan.model_params()), state_lib.count(plan.params)
     console.print(parameters.table(rows, *sizes))

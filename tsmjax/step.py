@@ -31,7 +31,7 @@ def make_train_step(
     mesh: Mesh,
     param_places: Tree,
 ) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
-    """Build ``train_step(state, frozen, batch, key) -> (state, metrics)``; jit it with donation.
+    """Build ``train_step(state, frozen, batch, key) -> (state, metrics)``.
 
     Args:
       task: supplies terms and weights.
@@ -137,6 +137,30 @@ def make_train_step(
         return {**kept, "guard": guard, "step": state["step"] + 1}, metrics
 
     return train_step
+
+
+def jit_train_step(
+    task: Task,
+    plan: Blueprint,
+    config: optim.OptimConfig,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    state: Tree,
+    donate: bool | None = None,
+) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
+    """Jit `make_train_step` for states that are placed, before and after it, like `state`.
+
+    With `donate` a step overwrites the state that it is given. None leaves that to the backend:
+    XLA:CPU copies each donated leaf first, which is a third of a small model's step.
+    """
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    if donate is None:
+        donate = jax.default_backend() != "cpu"
+    return jax.jit(
+        make_train_step(task, plan, config, schedule, mesh, places["params"]),
+        donate_argnums=(0,) if donate else (),
+        out_shardings=(places, None),
+    )
 
 
 def make_predict(

@@ -103,14 +103,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     )
 
     # ------------------------------------------------------------------ compiled functions
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    # XLA:CPU copies each donated leaf before it is overwritten: a third of a small model's step.
-    donated = () if jax.default_backend() == "cpu" else (0,)
-    train_step = jax.jit(
-        step.make_train_step(task, plan, config.optim, schedule, mesh, places["params"]),
-        donate_argnums=donated,
-        out_shardings=(places, None),
-    )
+    train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
     predict = jax.jit(
         step.make_predict(task, plan, mesh), out_shardings=sharding.batch_sharding(mesh)
     )

@@ -30,12 +30,9 @@ class Plan:
         self.mesh = sharding.make_mesh(config.mesh, jax.devices()[:parts])
         plan = state.blueprint(task, config.optim)
         _, self.state, self.frozen = state.create(task, plan, config.optim, self.mesh, 0)
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         schedule = optim.learning_rate(config.optim, 1000)
-        self.step = jax.jit(
-            step.make_train_step(task, plan, config.optim, schedule, self.mesh, places["params"]),
-            donate_argnums=0,
-            out_shardings=(places, None),
+        self.step = step.jit_train_step(
+            task, plan, config.optim, schedule, self.mesh, self.state, donate=True
         )
 
     def compile(self, **options):

@@ -90,9 +90,8 @@ def our_step(folder, settings, **model):
     current, frozen = init(jax.random.key(0))
     params = weights.relayout(found.params, plan.model_params())
     current, frozen = state.replace_model(current, frozen, params, {})
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
     schedule = optim.learning_rate(config.optim, STEPS)
-    train = jax.jit(step.make_train_step(task, plan, config.optim, schedule, mesh, places))
+    train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
     return current, frozen, train
 
 
