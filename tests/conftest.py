@@ -12,8 +12,11 @@ os.environ["NPROC"] = "32"
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
+
+from tsmjax.data.arrow import write_dataset
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain reads absl flags in the parent when it starts worker processes.
@@ -27,3 +30,18 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("TSMJAX_TEST_DATA is not set; docs/test_data.md says what belongs there")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def walks(tmp_path_factory) -> str:
+    """Folder of 24 seasonal random walks, half of them bivariate, some values missing."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        t = np.arange(rng.integers(120, 200))
+        x = np.sin(2 * np.pi * t / 24) + 0.1 * rng.normal(size=(2, len(t))).cumsum(axis=1)
+        x[:, rng.random(len(t)) < 0.05] = np.nan
+        rows.append({"item_id": str(number), "target": x.astype(np.float32)[: 1 + number % 2]})
+    folder = tmp_path_factory.mktemp("corpus") / "walks"
+    write_dataset(rows, folder)
+    return str(folder)

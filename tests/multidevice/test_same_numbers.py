@@ -10,29 +10,13 @@ import pytest
 import tsmjax
 from configs import chronos2_test
 from tsmjax import sharding
-from tsmjax.data.arrow import write_dataset
 
 STEPS = 20
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Seasonal random walks, half of them bivariate: packs hold one group of two, or two of one."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(24):
-        t = np.arange(rng.integers(120, 200))
-        x = np.sin(2 * np.pi * t / 24) + 0.1 * rng.normal(size=(2, len(t))).cumsum(axis=1)
-        x[:, rng.random(len(t)) < 0.05] = np.nan
-        rows.append({"item_id": str(number), "target": x.astype(np.float32)[: 1 + number % 2]})
-    folder = tmp_path_factory.mktemp("corpus") / "walks"
-    write_dataset(rows, folder)
-    return str(folder)
-
-
-def train(corpus, run, **mesh):
+def train(walks, run, **mesh):
     """Train twenty steps and return (losses, scores of validation and test)."""
-    config = chronos2_test.get_config(corpus).to_dict()
+    config = chronos2_test.get_config(walks).to_dict()
     config["model"] |= {"d_model": 32, "d_kv": 8, "d_ff": 64, "context_length": 64}
     config["model"] |= {"dropout_rate": 0.1}
     config["optim"] |= {"length": STEPS, "lr": 1e-4, "schedule": "constant", "warmup": 0}
@@ -47,12 +31,12 @@ def train(corpus, run, **mesh):
 
 
 @pytest.fixture(scope="module")
-def alone(corpus, tmp_path_factory):
+def alone(walks, tmp_path_factory):
     """The numbers of one device."""
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one)
-        return train(corpus, tmp_path_factory.mktemp("alone") / "run")
+        return train(walks, tmp_path_factory.mktemp("alone") / "run")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +46,8 @@ def alone(corpus, tmp_path_factory):
         pytest.param({"replica": 1, "fsdp": 4, "tensor": 2}, id="4 fsdp x 2 tensor"),
     ],
 )
-def test_losses_and_scores_are_those_of_one_device(corpus, alone, tmp_path, mesh):
-    losses, scores = train(corpus, tmp_path / "run", **mesh)
+def test_losses_and_scores_are_those_of_one_device(walks, alone, tmp_path, mesh):
+    losses, scores = train(walks, tmp_path / "run", **mesh)
     assert len(losses) == STEPS and len(set(losses)) == STEPS
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
     assert scores.keys() == alone[1].keys() and any("wql" in name for name in scores)

@@ -6,28 +6,11 @@ import numpy as np
 import pytest
 from processes import Job
 
-from tsmjax.data.arrow import write_dataset
-
 pytestmark = pytest.mark.timeout(1200)
 STEPS = 20
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Seasonal random walks, half of them bivariate, some values missing."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(24):
-        t = np.arange(rng.integers(120, 200))
-        x = np.sin(2 * np.pi * t / 24) + 0.1 * rng.normal(size=(2, len(t))).cumsum(axis=1)
-        x[:, rng.random(len(t)) < 0.05] = np.nan
-        rows.append({"item_id": str(number), "target": x.astype(np.float32)[: 1 + number % 2]})
-    folder = tmp_path_factory.mktemp("corpus") / "walks"
-    write_dataset(rows, folder)
-    return folder
-
-
-def train(corpus, folder, hosts, devices, **mesh):
+def train(walks, folder, hosts, devices, **mesh):
     """Train a tiny Chronos-2; return losses by step, and scores of validation and test."""
     folder.mkdir()
     values = {
@@ -38,7 +21,7 @@ def train(corpus, folder, hosts, devices, **mesh):
         **{f"mesh.{name}": size for name, size in mesh.items()},
     }
     command = [
-        *("-m", "tsmjax.main", f"--config=configs/chronos2_test.py:{corpus}"),
+        *("-m", "tsmjax.main", f"--config=configs/chronos2_test.py:{walks}"),
         f"--workdir={folder / 'run'}",
         *(f"--config.{name}={value}" for name, value in values.items()),
     ]
@@ -54,9 +37,9 @@ def train(corpus, folder, hosts, devices, **mesh):
 
 
 @pytest.mark.slow
-def test_losses_and_scores_are_those_of_one_device(corpus, tmp_path):
-    alone, alone_scores = train(corpus, tmp_path / "alone", 1, 1)
-    losses, scores = train(corpus, tmp_path / "two", 2, 4, replica=2, fsdp=2, tensor=2)
+def test_losses_and_scores_are_those_of_one_device(walks, tmp_path):
+    alone, alone_scores = train(walks, tmp_path / "alone", 1, 1)
+    losses, scores = train(walks, tmp_path / "two", 2, 4, replica=2, fsdp=2, tensor=2)
     assert len(losses) == len(set(losses)) == STEPS
     np.testing.assert_allclose(losses, alone, rtol=1e-5)
     assert scores.keys() == alone_scores.keys() and any("wql" in name for name in scores)

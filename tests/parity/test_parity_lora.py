@@ -8,7 +8,7 @@ from chronos import Chronos2Pipeline
 from chronos.chronos2.model import Chronos2Model
 from peft import LoraConfig, get_peft_model
 from test_parity_chronos2 import GOLDEN_SIZE, reference_folder
-from test_parity_training import HORIZON, STEPS, cases, our_batch, our_step
+from test_parity_training import HORIZON, STEPS, cases, our_batch, our_step, reference_losses
 
 import tsmjax
 from convert.__main__ import main as convert
@@ -50,27 +50,6 @@ def factors(model):
     }
 
 
-def reference_losses(model):
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=SETTINGS["lr"], weight_decay=0.0
-    )
-    losses = []
-    for case in cases():
-        loss = model(
-            context=torch.tensor(case.context),
-            group_ids=torch.tensor(case.group_ids),
-            future_covariates=torch.tensor(case.future),
-            future_target=torch.tensor(case.target),
-            num_output_patches=3,
-        ).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS["clip"])
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 def test_losses_and_adapters_of_twenty_steps_agree(folder):
     model = peft_model(folder).eval()  # the model's dropout is off on both sides
     first = factors(model)
@@ -84,7 +63,9 @@ def test_losses_and_adapters_of_twenty_steps_agree(folder):
         path, layer = places[name]
         params[f"{path}/lora_a"][... if layer is None else layer] = a.T
     current["params"]["model"] = unflatten({path: jax.numpy.array(x) for path, x in params.items()})
-    expected, found = reference_losses(model), []
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = reference_losses(model, [{"params": trained, "weight_decay": 0.0}], settings)
+    found = []
     for case in cases():
         current, metrics = train(current, frozen, our_batch(case), jax.random.key(0))
         found.append(float(metrics["loss"]))
