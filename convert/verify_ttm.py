@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from tsfm_public.models.tinytimemixer import TinyTimeMixerForPrediction
@@ -218,29 +219,29 @@ def ours(folder: Path, case: Case, gradients: bool) -> Trace:
         batch["frequency"] = case.frequency
     counts = task.weights(batch)
 
-    def loss(params):
-        model = merge(graph, params, {})
-        sums = task.terms(Modules(model), batch, None, False)
-        total = sum(task.coefficients[name] * sums[name] / counts[name] for name in sums)
-        return total, task.predict(model, batch)
-
-    if gradients:
-        (value, forecast), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
-        named = weights.tensors("ttm", found.config_values, tree)
-    else:
-        (value, forecast), named = jax.jit(loss)(found.params), {}
-
-    states = []
     run = Layer.__call__
 
-    def recording(layer, x, key):
-        x = run(layer, x, key)
-        states.append(np.moveaxis(np.asarray(x), 0, 2))
-        return x
+    def loss(params):
+        model, states = merge(graph, params, {}), []
+        sums = task.terms(Modules(model), batch, None, False)
+        total = sum(task.coefficients[name] * sums[name] / counts[name] for name in sums)
 
-    with mock.patch.object(Layer, "__call__", recording):
-        task.predict(merge(graph, found.params, {}), batch)
-    return Trace(states, np.asarray(forecast), float(value), named)
+        def recording(layer, x, key):
+            x = run(layer, x, key)
+            states.append(jnp.moveaxis(x, 0, 2))
+            return x
+
+        with mock.patch.object(Layer, "__call__", recording):
+            forecast = task.predict(model, batch)
+        return total, (forecast, states)
+
+    if gradients:
+        (value, seen), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
+        named = weights.tensors("ttm", found.config_values, tree)
+    else:
+        (value, seen), named = jax.jit(loss)(found.params), {}
+    forecast, states = jax.tree.map(np.asarray, seen)
+    return Trace(states, forecast, float(value), named)
 
 
 def _size(x: np.ndarray) -> float:
