@@ -18,7 +18,9 @@ class Config:
 
 class Model(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        self.hidden = nnx.Linear(config.features, config.width, rngs=rngs)
+        # BatchNorm takes a bias away again: its gradient would be rounding errors, and Adam would
+        # make whole steps of them, other ones on every mesh.
+        self.hidden = nnx.Linear(config.features, config.width, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(config.width, rngs=rngs)
         self.head = nnx.Linear(config.width, config.classes, rngs=rngs)
 

@@ -122,15 +122,19 @@ class Accuracy:
         ]
 
     def sums(self, predict, batch):
-        guess = predict(batch).argmax(-1)
         known = batch["y"] >= 0
+        chances, labels = predict(batch)[known].astype(np.float64), batch["y"][known]
         return {
-            "right": np.float64((guess == batch["y"])[known].sum()),
-            "rows": np.float64(known.sum()),
+            "right": (chances.argmax(-1) == labels).sum(dtype=np.float64),
+            "log_loss": -np.log(chances[np.arange(len(labels)), labels]).sum(),
+            "rows": known.sum(dtype=np.float64),
         }
 
     def scores(self, sums):
-        return {"toy/accuracy": float(sums["right"] / sums["rows"])}
+        return {
+            "toy/accuracy": float(sums["right"] / sums["rows"]),
+            "toy/log_loss": float(sums["log_loss"] / sums["rows"]),
+        }
 
     def plot(self, folder):
         pass

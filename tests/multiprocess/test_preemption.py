@@ -10,6 +10,14 @@ pytestmark = pytest.mark.timeout(1200)
 SLOW = {"task": {"step": 0.1}}
 
 
+def log_loss(work, run):
+    """Score of the last step."""
+    (score,) = (
+        row["toy/log_loss"] for row in work.rows(run) if row["step"] == 20 and "toy/log_loss" in row
+    )
+    return score
+
+
 def test_sigterm_to_one_stops_both_and_any_number_of_processes_continues(work, whole):
     expected, results = whole
     job = work.start("two", hosts=2, devices=2, **SLOW)
@@ -30,7 +38,8 @@ def test_sigterm_to_one_stops_both_and_any_number_of_processes_continues(work, w
         losses = work.losses(run)
         assert list(losses) == list(expected)
         np.testing.assert_allclose(list(losses.values()), list(expected.values()), rtol=1e-5)
-        assert work.results(run)["test"] == results["test"]
+        # Not the accuracy: a row on the border of two classes may go either way.
+        np.testing.assert_allclose(log_loss(work, run), log_loss(work, "whole"), rtol=1e-5)
 
 
 @pytest.mark.slow
