@@ -32,10 +32,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tsmjax.data import gather
 from tsmjax.data.cache import beside, cache_folder, make_once
 from tsmjax.errors import InputError, closest
 
-# Column name and the field of an index record that counts its variates.
+# Column name and the field of an index record that counts its variates; in the order of `gather`.
 VALUE_COLUMNS = {
     "target": "targets",
     "past_feat_dynamic_real": "past",
@@ -131,6 +132,27 @@ class ArrowSource:
             found = dict(zip((name for *_, name in columns), parts, strict=True))
             yield Item(*(found.get(name, empty) for name in VALUE_COLUMNS))
 
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the lengths of the rows `indices`, int64."""
+        return self.rows["length"][indices].astype(np.int64)
+
+    def windows(
+        self, indices: np.ndarray, cuts: np.ndarray, ends: np.ndarray, past: int, ahead: int
+    ) -> gather.Windows:
+        """Copy a window of each of the rows `indices`; see `gather.windows`."""
+        records = self.rows[indices]
+        variates, at = np.zeros((2, len(records), len(VALUE_COLUMNS)), np.int64)
+        kinds = list(VALUE_COLUMNS)
+        for count, position, name in self._fields:
+            kind = kinds.index(name)
+            variates[:, kind], at[:, kind] = records[count], records[position]
+        places = gather.Places(records["file"], records["length"].astype(np.int64), variates, at)
+
+        def buffers(file: int, kind: int) -> tuple[pa.Buffer, np.dtype]:
+            return self._map(file), np.dtype(self._files[file]["dtypes"][kinds[kind]])
+
+        return gather.windows(places, buffers, cuts, ends, past, ahead)
+
     def metadata(self, index: int) -> dict[str, Any]:
         """Return the columns of row `index` that are not values (item_id, start, freq, …)."""
         file = int(np.searchsorted(self._first_rows, index, side="right")) - 1
@@ -142,14 +164,19 @@ class ArrowSource:
         return self._tables[file].slice(index - self._first_rows[file], 1).to_pylist()[0]
 
     def _view(self, file: int, column: str, variates: int, length: int, at: int) -> np.ndarray:
+        values = np.frombuffer(
+            self._map(file), self._files[file]["dtypes"][column], variates * length, at
+        )
+        return values.reshape(variates, length)
+
+    def _map(self, file: int) -> pa.Buffer:
         try:
-            mapped = self._maps[file]
+            return self._maps[file]
         except KeyError:
             # The map outlives the file handle, so that thousands of files need no open handles.
             with pa.memory_map(self._files[file]["path"]) as handle:
                 mapped = self._maps[file] = handle.read_buffer()
-        dtype = self._files[file]["dtypes"][column]
-        return np.frombuffer(mapped, dtype, variates * length, at).reshape(variates, length)
+            return mapped
 
 
 # ---------------------------------------------------------------------------- finding the files

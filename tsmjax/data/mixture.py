@@ -10,6 +10,7 @@ import numpy as np
 from tsmjax.data.counter import permute
 from tsmjax.errors import InputError
 
+_SPAN = 4096  # draws whose order is computed at once, at least
 _LEAST_SHARE = 1e-5  # bounds the block, and so the memory for the orders of a few blocks
 
 
@@ -46,7 +47,8 @@ class Mixture:
         # Counts differ from shares by less than one at both ends of a block, so with a share of two
         # or more in each block no count is negative.
         self.block = 1 << int(np.ceil(np.log2(max(64.0, 2.0 / shares.min()))))
-        self._order = functools.lru_cache(maxsize=4)(self._order_of_block)
+        self._blocks = max(1, _SPAN // self.block)
+        self._order = functools.lru_cache(maxsize=4)(self._order_of_span)
 
     def locate(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (source, ordinal within the source) of the draws `n`, a 1-D int64 array.
@@ -54,27 +56,29 @@ class Mixture:
         The ordinals of a source count up from 0 without a hole, in the order of `n`.
         """
         n = np.asarray(n, np.int64)
-        blocks, inside = np.divmod(n, self.block)
+        spans, inside = np.divmod(n, self.block * self._blocks)
         source, ordinal = np.empty_like(n), np.empty_like(n)
-        for block in np.unique(blocks):
-            mine = blocks == block
-            sources, ordinals = self._order(int(block))
+        for span in np.unique(spans):
+            mine = spans == span
+            sources, ordinals = self._order(int(span))
             source[mine], ordinal[mine] = sources[inside[mine]], ordinals[inside[mine]]
         return source, ordinal
 
-    def counts(self, blocks: int) -> np.ndarray:
-        """Return how many of the first ``blocks · block`` draws each source has."""
-        return np.diff(self._rounded(blocks))
+    def counts(self, blocks: int | np.ndarray) -> np.ndarray:
+        """Return how many of the first ``blocks · block`` draws each source has, (…, sources)."""
+        edges = np.asarray(blocks)[..., None] * self.block * self._edges
+        return np.diff(np.floor(edges + 0.5).astype(np.int64))
 
-    def _order_of_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the source and the ordinal of every draw of a block."""
-        first, counts = self.counts(block), self.counts(block + 1) - self.counts(block)
-        shuffled = permute(np.arange(self.block), self.block, self._seed, block)
-        source = np.repeat(np.arange(len(counts)), counts)[shuffled]
+    def _order_of_span(self, span: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the source and the ordinal of every draw of a span of blocks."""
+        blocks = span * self._blocks + np.arange(self._blocks)
+        first, counts = self.counts(blocks), self.counts(blocks + 1) - self.counts(blocks)
+        shuffled = permute(np.arange(self.block), self.block, self._seed, blocks[:, None])
+        numbers = np.broadcast_to(np.arange(counts.shape[1]), counts.shape)
+        sources = np.repeat(numbers.ravel(), counts.ravel()).reshape(shuffled.shape)
+        source = np.take_along_axis(sources, shuffled, axis=1).ravel()
         ordinal = np.empty_like(source)
-        for number, start in enumerate(first):
-            ordinal[source == number] = start + np.arange(counts[number])
+        for number, start in enumerate(first[0]):
+            mine = np.flatnonzero(source == number)
+            ordinal[mine] = start + np.arange(len(mine))
         return source, ordinal
-
-    def _rounded(self, blocks: int) -> np.ndarray:
-        return np.floor(blocks * self.block * self._edges + 0.5).astype(np.int64)

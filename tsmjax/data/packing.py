@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsmjax.data.arrow import ArrowSource, Item
+from tsmjax.data import gather
+from tsmjax.data.arrow import ArrowSource
 from tsmjax.data.counter import below, permute
 from tsmjax.data.mixture import Mixture
 from tsmjax.data.synthetic.embedded import resolve
@@ -264,9 +265,7 @@ class ForecastBatches:
             "patches": packs.patches.astype(np.int32),
         }
         for number in np.unique(packs.source):
-            # A float64 beyond float32 becomes infinite, and so missing.
-            with np.errstate(over="ignore"):
-                self._fill(batch, number, packs)
+            self._fill(batch, number, packs)
         for name in ("context", "target", "future"):
             values = batch[name]
             if np.isinf(values).any():
@@ -358,47 +357,15 @@ class ForecastBatches:
         """Write the tasks of one source into its packs."""
         source, tasks = self.sources[number], self._tasks[number]
         series, cuts, drawn = self._locate(number, packs)
-        places = (
-            (pack, task)
-            for pack in np.flatnonzero(packs.source == number).tolist()
-            for task in range(tasks)
-        )
-        slot = 0
-        for (pack, task), cut, ahead, item in zip(
-            places, cuts.tolist(), drawn.tolist(), source.read(series), strict=True
-        ):
-            slot = 0 if task == 0 else slot
-            used = sum(map(len, item))
-            rows = slice(slot, slot + used)
-            self._write(batch, pack, rows, item, cut, ahead)
-            batch["group"][pack, rows] = task
-            slot += used
-
-    def _write(
-        self,
-        batch: dict[str, np.ndarray],
-        pack: int,
-        rows: slice,
-        item: Item,
-        cut: int,
-        drawn: int,
-    ) -> None:
-        """Copy the window of one task into its slots."""
-        context, first = batch["context"][pack], rows.start
-        begin = max(0, cut - context.shape[-1])
-        end = min(cut + drawn, item.target.shape[1] - self.config.holdout)
-        for part in item:
-            if len(part):
-                context[first : first + len(part), begin - cut :] = part[:, begin:cut]
-            first += len(part)
-        targets, known = len(item.target), len(item.future)
-        batch["target"][pack, rows.start : rows.start + targets, : end - cut] = item.target[
-            :, cut:end
-        ]
-        if known:
-            batch["future"][pack, rows.stop - known : rows.stop, : end - cut] = item.future[
-                :, cut:end
-            ]
+        ends = np.minimum(cuts + drawn, source.lengths(series) - self.config.holdout)
+        past, ahead = batch["context"].shape[-1], batch["target"].shape[-1]
+        values, task, kind = source.windows(series, cuts, ends, past, ahead)
+        pack = np.repeat(np.flatnonzero(packs.source == number), tasks)[task]
+        slot = np.arange(len(pack)) - np.searchsorted(pack, pack)  # rows come pack by pack
+        batch["group"][pack, slot] = task % tasks
+        batch["context"][pack, slot] = values[:, :past]
+        for name, mine in (("target", kind == gather.TARGET), ("future", kind == gather.FUTURE)):
+            batch[name][pack[mine], slot[mine]] = values[mine, past:]
 
 
 def _open(path: str, reread: int, workers: int) -> ArrowSource | GeneratedSource:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from tsmjax.data.arrow import Item
+from tsmjax.data import gather
 from tsmjax.data.counter import below
 from tsmjax.data.synthetic import corpus, embedded
 from tsmjax.errors import InputError
@@ -23,7 +23,7 @@ _CUT = 1  # keeps the hash of cuts apart from other uses of the same seed
 
 
 class GeneratedSource:
-    """Items of a corpus by number, without end. Reads like an `ArrowSource`; safe in threads.
+    """Items of a corpus by number, without end. Safe in threads.
 
     Attributes:
       path: as in the config.
@@ -56,24 +56,62 @@ class GeneratedSource:
         self.mean_group = (2 + self.max_group) / 2 if self.max_group > 1 else 1.0
         self._size = corpus.block_size(self.max_group)
         self._kept = 2 + 2 * -(-rows // corpus.BLOCK)
-        self._blocks: OrderedDict[int, list[Item]] = OrderedDict()
+        self._blocks: OrderedDict[int, _Block] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, indices: np.ndarray) -> Iterator[Item]:
-        """Yield the items with these numbers."""
-        for index in np.asarray(indices).tolist():
-            number, row = divmod(index, self._size)
-            yield self._block(number)[row]
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the lengths of the items with these numbers, int64."""
+        return self._places(indices)[0].length
 
-    def _block(self, number: int) -> list[Item]:
+    def windows(
+        self, indices: np.ndarray, cuts: np.ndarray, ends: np.ndarray, past: int, ahead: int
+    ) -> gather.Windows:
+        """Copy a window of each of the items with these numbers; see `gather.windows`."""
+        places, blocks = self._places(indices)
+        kind = np.dtype(np.float32)
+        return gather.windows(
+            places, lambda number, _: (blocks[number].values, kind), cuts, ends, past, ahead
+        )
+
+    def _places(self, indices: np.ndarray) -> tuple[gather.Places, dict[int, _Block]]:
+        """Return where these items lie: in which block, and where in it; and the blocks."""
+        numbers, rows = np.divmod(np.asarray(indices, np.int64), self._size)
+        blocks = {number: self._block(number) for number in np.unique(numbers).tolist()}
+        length = np.empty(len(rows), np.int64)
+        variates, at = np.empty((2, len(rows), 3), np.int64)
+        for number, block in blocks.items():
+            mine = numbers == number
+            length[mine] = block.length[rows[mine]]
+            variates[mine], at[mine] = block.variates[rows[mine]], block.at[rows[mine]]
+        return gather.Places(numbers, length, variates, at), blocks
+
+    def _block(self, number: int) -> _Block:
         with self._lock:
             if number not in self._blocks:
-                made = corpus.items(number, **self.parameters)
-                self._blocks[number] = [Item(*parts) for parts in made]
+                self._blocks[number] = _Block.of(corpus.items(number, **self.parameters))
             self._blocks.move_to_end(number)
             while len(self._blocks) > self._kept:
                 self._blocks.popitem(last=False)
             return self._blocks[number]
+
+
+class _Block(NamedTuple):
+    """The items of a block, one after the other in one array; see `gather.Places`."""
+
+    values: np.ndarray
+    length: np.ndarray
+    variates: np.ndarray
+    at: np.ndarray
+
+    @classmethod
+    def of(cls, items: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> _Block:
+        """Lay out items as `corpus.items` returns them."""
+        values = np.concatenate([part.ravel() for item in items for part in item])
+        length = np.asarray([item[0].shape[1] for item in items])
+        variates = np.asarray([[len(part) for part in item] for item in items])
+        sizes = variates * length[:, None]
+        at = (np.cumsum(sizes).reshape(sizes.shape) - sizes) * values.itemsize
+        return cls(values, length, variates, at)
 
 
 class GeneratedWindows:
@@ -135,5 +173,4 @@ class GeneratedWindows:
         return float((self._usable(first) >= steps).mean())
 
     def _usable(self, draw: np.ndarray) -> np.ndarray:
-        lengths = [item.target.shape[1] for item in self._source.read(draw)]
-        return np.asarray(lengths, np.int64) - self._holdout
+        return self._source.lengths(draw) - self._holdout
