@@ -88,16 +88,17 @@ def block(
     )
     inside = jnp.arange(length) >= length - clocks.used[:, None]
     if variates == 1:
-        values = univariate(next(keys), clocks, shares)
-        order = jax.random.permutation(next(keys), size)
-        values, inside, used = values[order, None], inside[order], clocks.used[order]
+        values = univariate(next(keys), clocks, shares)[:, None]
         kinds = jnp.full((size, 1), multivariate.TARGET)
     else:
         roles = jax.vmap(lambda k: multivariate.roles(k, variates))(
             jax.random.split(next(keys), size)
         )
         values = dependent(next(keys), clocks, roles, inside, shares)
-        kinds, used = roles.kind, clocks.used
+        kinds = roles.kind
+    # A part of a block has all generators and all kinds of dependence, as the whole has.
+    order = jax.random.permutation(next(keys), size)
+    values, kinds, inside, used = values[order], kinds[order], inside[order], clocks.used[order]
 
     rows = size * variates
     each = functools.partial(jnp.repeat, repeats=variates, axis=0)
@@ -149,7 +150,7 @@ def dependent(
         "linear": lambda k, r, s, u, p: jax.vmap(multivariate.linear)(k, r, s),
         "nonlinear": lambda k, r, s, u, p: jax.vmap(multivariate.nonlinear)(k, r, s),
         "lead_lag": lambda k, r, s, u, p: jax.vmap(multivariate.lead_lag)(k, r, s, u),
-        "cointegrated": lambda k, r, s, u, p: jax.vmap(multivariate.cointegrated)(k, r, s),
+        "cointegrated": lambda k, r, s, u, p: jax.vmap(multivariate.cointegrated)(k, s, u),
         "sequential": systems,
     }
     inputs = jax.random.split(keys[3], groups), roles, series, clocks.used, pattern
