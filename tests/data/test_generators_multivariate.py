@@ -141,6 +141,7 @@ def test_followers_lag_their_leaders(used):
     # Short lags are as frequent as long ones on a logarithmic scale.
     assert 0.25 < (at[clear] <= np.sqrt(most)).mean() < 0.75
     assert (np.sort(peaks, axis=1)[:, -2] < 0.35)[clear].all()  # nothing but the peak
+    assert (np.diff(found) != 0).all()  # nobody waits for the leader
 
 
 def dickey_fuller(values):

@@ -100,7 +100,8 @@ def lead_lag(key: jax.Array, role: Roles, series: jax.Array, used: jax.Array) ->
     lags = jnp.floor((most + 1) ** draws.uniform(shape=(count, count))).astype(jnp.int32)
 
     def before(leader: jax.Array, lag: jax.Array) -> jax.Array:
-        return leader[jnp.maximum(jnp.arange(length) - lag, 0)]
+        # What was before the array is its beginning, backwards.
+        return leader[jnp.abs(jnp.arange(length) - lag)]
 
     delayed = jax.vmap(jax.vmap(before), in_axes=(None, 0))(series, lags)  # (to, from, length)
     return _blend(draws, role, series, jnp.einsum("ij,ijt->it", weights, delayed))
