@@ -278,12 +278,10 @@ def _realism(key: jax.Array) -> list[Panel]:
         made = jax.jit(jax.vmap(lambda k, f=operation: f(k, Draws(k, 32))))(
             jax.random.split(key, 24)
         )
-        change = jnp.abs(jnp.nan_to_num(made) - wave).sum(axis=1)
+        change = np.asarray(jnp.abs(jnp.nan_to_num(made) - wave).sum(axis=1))
         # A gap would not be seen on the series without it.
         before = None if name == "missing" else np.asarray(wave)
-        panels += [
-            Panel(name, np.asarray(made[at]), before) for at in jnp.argsort(change)[[-1, 12]]
-        ]
+        panels += [Panel(name, np.asarray(made[at]), before) for at in np.argsort(change)[[-1, 12]]]
     return panels
 
 
