@@ -69,6 +69,18 @@ def deviation(draws, wanted):
     return (np.abs(found - wanted)[where] / error[where]).max()
 
 
+def roughness_deviation(draws, wanted):
+    """Return the same of the mean squares of differences, which see the finest wiggles best."""
+    worst = 0.0
+    for lag in (1, 4, 16):
+        found = ((draws[:, lag:] - draws[:, :-lag]) ** 2).mean(axis=1)
+        size = np.diag(wanted)
+        right = (size[lag:] + size[:-lag] - 2 * np.diag(wanted, lag)).mean()
+        error = found.std() / np.sqrt(len(draws)) + 1e-6
+        worst = max(worst, abs(found.mean() - right) / error)
+    return worst
+
+
 # Of 33 · 528 entries of independent normals the largest is above 5 once in a hundred seeds.
 LIMIT = 5.0
 
@@ -78,6 +90,7 @@ def test_every_kernel_of_the_bank_has_its_covariance(draw, entry):
     draws = draw(entry, [entry])
     wanted = kernel_synth.covariance([BANK[entry]], np.zeros(0, bool), LENGTH)
     assert deviation(draws, wanted) < LIMIT
+    assert roughness_deviation(draws, wanted) < LIMIT
     assert np.abs(draws.mean(0) / np.sqrt(np.diag(wanted).max() / DRAWS)).max() < LIMIT
 
 
@@ -101,6 +114,7 @@ def test_sums_and_products_have_theirs(draw, chosen, products):
         [BANK[entry] for entry in chosen], np.asarray(products), LENGTH
     )
     assert deviation(draws, wanted) < LIMIT
+    assert roughness_deviation(draws, wanted) < LIMIT
 
 
 def test_draws_of_stationary_kernels_are_normal(draw):
