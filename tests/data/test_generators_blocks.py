@@ -70,6 +70,7 @@ def test_hosts_read_the_same_items():
     same([item for pair in zip(*halves, strict=True) for item in pair], wanted[::-1])
 
 
+@pytest.mark.slow
 def test_worker_processes_make_what_training_makes(compiled, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
     found = next(workers.make("corpus", GROUPS, [(0, 256)], 1))
@@ -83,6 +84,7 @@ def test_worker_processes_make_what_training_makes(compiled, monkeypatch):
             np.testing.assert_allclose(row[column], values, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_workers_and_shards_write_the_same_groups(compiled, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
     monkeypatch.setattr(synthetic, "SERIES_OF_A_FILE", 200)
