@@ -16,7 +16,7 @@ from tsmjax.errors import InputError, closest
 from tsmjax.prepare.report import Report
 
 # Kinds that are commands of their own:
-_COMMANDS = ("benchmark", "synthetic")
+_COMMANDS = ("benchmark", "gallery", "synthetic")
 # Modules that are no kinds:
 _SHARED = ("__main__", "cached", "columns", "hub", "lists", "quality", "report")
 

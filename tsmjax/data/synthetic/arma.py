@@ -27,17 +27,24 @@ def sample(key: jax.Array, calendar: Calendar, season: jax.Array) -> jax.Array:
     memory = choose(draws.pick((0.5, 0.25, 0.25)), 0.0, draws.uniform(0.3, 0.95), 1.0)
     values = filtered(shocks, arma_response(draws, 2 * length))
     stationary = standardised(seasonal_sum(values, period, memory)[length:])
-    order = draws.pick((0.4, 0.5, 0.1))
-    once = jnp.cumsum(stationary + draws.normal(0.0, 0.2) * draws.chance(0.4))
-    # An integrated slope is far smoother than the level, which has shocks of its own.
-    twice = once + draws.log_normal(0.05, 0.8) * jnp.cumsum(once - once.mean() * draws.uniform())
-    values = standardised(choose(order, stationary, once, twice))
+    values = standardised(integrated(draws, stationary, draws.pick((0.4, 0.5, 0.1))))
     # A fixed season beside it, in some.
     values = values + draws.log_normal(0.5, 0.8) * draws.chance(0.2) * season
     # Prices and quantities: positive, moving in proportion to their level.
     swing = draws.log_normal(0.2, 1.0)
     factor = jnp.exp(jnp.clip(swing * values, -12, 12))
     return jnp.where(draws.chance(0.5), factor, values + draws.normal(0, 6))
+
+
+def integrated(draws: Draws, stationary: jax.Array, order: jax.Array) -> jax.Array:
+    """Return the running sum of `stationary`, (length,), taken `order` (0, 1, 2) times.
+
+    With a drift in some. Takes 4 draws.
+    """
+    once = jnp.cumsum(stationary + draws.normal(0.0, 0.2) * draws.chance(0.4))
+    # An integrated slope is far smoother than the level, which has shocks of its own.
+    twice = once + draws.log_normal(0.05, 0.8) * jnp.cumsum(once - once.mean() * draws.uniform())
+    return choose(order, stationary, once, twice)
 
 
 def arma_response(draws: Draws, length: int) -> jax.Array:

@@ -88,16 +88,17 @@ def block(
     )
     inside = jnp.arange(length) >= length - clocks.used[:, None]
     if variates == 1:
-        values = univariate(next(keys), clocks, shares)
-        order = jax.random.permutation(next(keys), size)
-        values, inside, used = values[order, None], inside[order], clocks.used[order]
+        values = univariate(next(keys), clocks, shares)[:, None]
         kinds = jnp.full((size, 1), multivariate.TARGET)
     else:
         roles = jax.vmap(lambda k: multivariate.roles(k, variates))(
             jax.random.split(next(keys), size)
         )
         values = dependent(next(keys), clocks, roles, inside, shares)
-        kinds, used = roles.kind, clocks.used
+        kinds = roles.kind
+    # A part of a block has all generators and all kinds of dependence, as the whole has.
+    order = jax.random.permutation(next(keys), size)
+    values, kinds, inside, used = values[order], kinds[order], inside[order], clocks.used[order]
 
     rows = size * variates
     each = functools.partial(jnp.repeat, repeats=variates, axis=0)
@@ -141,21 +142,32 @@ def dependent(
     series = jax.vmap(jax.vmap(standardised, in_axes=(0, None)))(series, inside)
     pattern = jax.vmap(seasons.seasonal)(jax.random.split(keys[2], groups), clocks)
 
-    def systems(keys, roles, series, used, pattern):
-        linear = jnp.arange(len(keys)) % 2 == 0
-        return tcm.systems(keys, pattern, linear, variates)
-
-    rules = {
-        "linear": lambda k, r, s, u, p: jax.vmap(multivariate.linear)(k, r, s),
-        "nonlinear": lambda k, r, s, u, p: jax.vmap(multivariate.nonlinear)(k, r, s),
-        "lead_lag": lambda k, r, s, u, p: jax.vmap(multivariate.lead_lag)(k, r, s, u),
-        "cointegrated": lambda k, r, s, u, p: jax.vmap(multivariate.cointegrated)(k, r, s),
-        "sequential": systems,
-    }
     inputs = jax.random.split(keys[3], groups), roles, series, clocks.used, pattern
-    values = _in_parts([rules[name] for name in DEPENDENCES], tuple(DEPENDENCES.values()), inputs)
+    values = _in_parts(list(RULES.values()), tuple(DEPENDENCES.values()), inputs)
     dress = jax.vmap(jax.vmap(multivariate.dressed))
     return dress(jax.random.split(keys[4], (groups, variates)), roles.kind, values)
+
+
+def _systems(
+    keys: jax.Array,
+    roles: multivariate.Roles,
+    series: jax.Array,
+    used: jax.Array,
+    patterns: jax.Array,
+) -> jax.Array:
+    linear = jnp.arange(len(keys)) % 2 == 0
+    return tcm.systems(keys, patterns, linear, series.shape[1])
+
+
+# Functions of (keys, roles, series, used, seasons), each with groups as the leading axis.
+RULES = {
+    "linear": lambda k, r, s, u, p: jax.vmap(multivariate.linear)(k, r, s),
+    "nonlinear": lambda k, r, s, u, p: jax.vmap(multivariate.nonlinear)(k, r, s),
+    "lead_lag": lambda k, r, s, u, p: jax.vmap(multivariate.lead_lag)(k, r, s, u),
+    "cointegrated": lambda k, r, s, u, p: jax.vmap(multivariate.cointegrated)(k, s, u),
+    "sequential": _systems,
+}
+assert tuple(RULES) == tuple(DEPENDENCES)
 
 
 def _in_parts(functions: list, shares: tuple[int, ...], inputs: tuple) -> jax.Array:

@@ -42,7 +42,7 @@ DEFAULTS = {
     **SHARES,
 }
 MAY_BE_ZERO = ("missing", "seed", *SHARES)
-VERSION = 2  # of the series; to be raised when the same parameters make others
+VERSION = 3  # of the series; to be raised when the same parameters make others
 LARGEST_GROUP = 64
 BLOCK = 1024  # series that are generated together; items of several variates are fewer
 

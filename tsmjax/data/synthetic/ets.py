@@ -78,7 +78,7 @@ def path(key: jax.Array, draws: Draws, form: Form, calendar: Calendar) -> jax.Ar
     pattern = pattern * size * draws.log_normal(0.8, 0.5)
     pattern = jnp.where(by_factor_season, jnp.exp(jnp.clip(pattern, -2, 2)), pattern)
     pattern = jnp.where(seasonal, pattern, 0.0)
-    least = jnp.where(with_factors, 1e-3, -_LIMIT)
+    least = jnp.where(with_factors, 0.02, -_LIMIT)
     steepest = jnp.exp(4.0 / calendar.used)  # at most by e⁴ over the series
     shocks = draws_lib.noise(key, length, draws.chance(0.15))
 
@@ -90,8 +90,10 @@ def path(key: jax.Array, draws: Draws, form: Form, calendar: Calendar) -> jax.Ar
         at = jnp.arange(LONGEST_SEASON) == number
         now = jnp.sum(jnp.where(at, seasons, 0.0))
         grown = jnp.where(by_factor_trend, jnp.maximum(slope, 1e-3) ** phi, phi * slope)
+        # What has fallen to the least level falls no further.
+        grown = jnp.where(~by_factor_trend & (level + grown < least), 0.0, grown)
         base = jnp.where(by_factor_trend, level * grown, level + grown)
-        mean = jnp.where(by_factor_season, base * now, base + now)
+        mean = jnp.maximum(jnp.where(by_factor_season, base * now, base + now), least)
         error = sigma * shock * jnp.where(form.error == 1, mean, 1.0)
         # No factor model may cross zero, nor may one shock nearly double it.
         bound = jnp.where(with_factors, 0.8 * jnp.abs(mean), _LIMIT)

@@ -100,19 +100,21 @@ def lead_lag(key: jax.Array, role: Roles, series: jax.Array, used: jax.Array) ->
     lags = jnp.floor((most + 1) ** draws.uniform(shape=(count, count))).astype(jnp.int32)
 
     def before(leader: jax.Array, lag: jax.Array) -> jax.Array:
-        return leader[jnp.maximum(jnp.arange(length) - lag, 0)]
+        # What was before the array is its beginning, backwards.
+        return leader[jnp.abs(jnp.arange(length) - lag)]
 
     delayed = jax.vmap(jax.vmap(before), in_axes=(None, 0))(series, lags)  # (to, from, length)
     return _blend(draws, role, series, jnp.einsum("ij,ijt->it", weights, delayed))
 
 
-def cointegrated(key: jax.Array, role: Roles, series: jax.Array) -> jax.Array:
+def cointegrated(key: jax.Array, series: jax.Array, used: jax.Array) -> jax.Array:
     """All share one or two random walks, and stay within some distance of them."""
     draw_key, walk_key = jax.random.split(key)
     count, length = series.shape
     draws = Draws(draw_key, 3 * count + 3)
     walks = jnp.cumsum(jax.random.normal(walk_key, (2, length)), axis=1)
-    walks = jax.vmap(standardised)(walks)
+    inside = jnp.arange(length) >= length - used
+    walks = jax.vmap(standardised, in_axes=(0, None))(walks, inside)
     loading = draws.normal(1.0, 0.5, (count, 2)) * jnp.stack([jnp.ones(()), draws.chance(0.4)])
     return loading @ walks + draws.log_uniform(0.05, 0.6) * draws.uniform(shape=(count, 1)) * series
 

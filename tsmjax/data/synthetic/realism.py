@@ -26,7 +26,7 @@ def realistic(key: jax.Array, values: jax.Array, used: jax.Array) -> jax.Array:
     spread = jnp.sqrt(jnp.sum((values - mean) ** 2 * inside) / used)
     positive = jnp.min(jnp.where(inside, values, jnp.inf)) >= 0
     whole = jnp.all(values == jnp.round(values))
-    changed = jnp.where(draws.chance(0.07), level_shifts(draws, values, spread), values)
+    changed = jnp.where(draws.chance(0.07), level_shifts(draws, values, spread, used), values)
     spikes = outliers(noise_key, draws, changed, spread)
     changed = jnp.where(draws.chance(0.12), spikes, changed)
     changed = jnp.where(positive, jnp.maximum(changed, 0.0), changed)
@@ -35,9 +35,9 @@ def realistic(key: jax.Array, values: jax.Array, used: jax.Array) -> jax.Array:
     return jnp.where(draws.chance(0.1), quantised(draws, changed, spread), changed)
 
 
-def level_shifts(draws: Draws, values: jax.Array, spread: jax.Array) -> jax.Array:
+def level_shifts(draws: Draws, values: jax.Array, spread: jax.Array, used: jax.Array) -> jax.Array:
     """Return `values` with one to three sudden changes, that stay or (some) end again."""
-    share = jnp.arange(values.shape[0]) / values.shape[0]
+    share = 1 + (jnp.arange(values.shape[0]) - values.shape[0]) / used
     sizes = draws.normal(0.0, 1.5, shape=(3,)) * (jnp.arange(3) < draws.integer(1, 4))
     begin = draws.uniform(shape=(3,))
     end = jnp.where(draws.uniform(shape=(3,)) < 0.3, begin + draws.uniform(0.0, 0.1, (3,)), 2.0)

@@ -114,7 +114,7 @@ def _model(
     total = jnp.abs(weights).sum(axis=1, keepdims=True)
     weights = weights / total * draws.uniform(0.3, 0.97, column)
     # Half of the lags are short. A variable remembers its last value, at least.
-    lags = jnp.floor(LAGS ** draws.uniform(shape=square)).astype(jnp.int32)
+    lags = jnp.floor((LAGS + 1) ** draws.uniform(shape=square)).astype(jnp.int32)
     lags = jnp.where(own, 1, jnp.clip(lags, 1, LAGS))
     linear = own | all_linear | (draws.uniform(shape=square) < 0.4)
     functions = jnp.where(linear, 0, draws.integer(0, len(FUNCTIONS), square))
