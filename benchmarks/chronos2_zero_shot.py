@@ -1,24 +1,27 @@
 """Train a small Chronos-2 on generated series and score it on public data it never saw.
 
     python -m benchmarks.chronos2_zero_shot --workdir runs/zero_shot --json zero_shot.json
+    python -m benchmarks.chronos2_zero_shot --minutes 40 --seed 1 --workdir runs/seed_1
 
-Trains configs/chronos2_zero_shot.py (20 minutes on two CPU cores), or continues where `--workdir`
-stopped, and scores the final weights on the folder of public data that TSMJAX_TEST_DATA names
-(docs/test_data.md). Scores are relative to seasonal naive, combined by their geometric mean, for
-six data sets and for ten. The last line printed is JSON; ``--json FILE`` writes it too, and
-``--plot FILE.png`` draws a good, a median and a bad forecast of each of the six.
+Trains configs/chronos2_zero_shot.py (20 or 40 minutes on two CPU cores), or continues where
+`--workdir` stopped, and scores the final weights on the folder of public data that
+TSMJAX_TEST_DATA names (docs/test_data.md). Scores are relative to seasonal naive, combined by
+their geometric mean, for six data sets and for ten. The last line printed is JSON; ``--json FILE``
+writes it too, and ``--plot FILE.png`` draws a good, a median and a bad forecast of each of the six.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +35,11 @@ from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
 from tsmjax.monitor import plots
 from tsmjax.trainer import train
 
-BAR = {"wql": 0.75, "mase": 1.00}
+# What a run of so many minutes should reach, on six and on ten data sets.
+BARS = {
+    "20": {"six": {"wql": 0.75, "mase": 1.00}},
+    "40": {"six": {"wql": 0.69, "mase": 0.91}, "ten": {"wql": 0.72, "mase": 0.93}},
+}
 # Of the same six data sets, from the tables that chronos-forecasting publishes.
 PUBLISHED = {
     "Chronos-Bolt small, 48M": (0.613, 0.804),
@@ -45,12 +52,18 @@ def main() -> None:
     """Train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("--workdir", default="experiments/chronos2/zero_shot_benchmark")
+    parser.add_argument("--minutes", choices=BARS, default="20", help="length of the training")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters and batches")
     parser.add_argument("--json", type=Path, help="also write the line to this file")
     parser.add_argument("--plot", type=Path, help="draw forecasts into this file")
     options = parser.parse_args()
     datasets = public_sets.ten()  # before the training, so that a missing folder is found at once
 
-    outcome = trained(options.workdir)
+    config = chronos2_zero_shot.get_config(options.minutes)
+    config.seed = options.seed
+    started = os.times()
+    outcome = trained(config, options.workdir)
+    ended = os.times()
     loaded = pretrained.from_pretrained(f"{options.workdir}@final")
     forward = jax.jit(lambda batch: loaded.task.predict(loaded.model, batch))
     scores, panels = {}, []
@@ -64,9 +77,11 @@ def main() -> None:
         "parameters": outcome["parameters"],
         "steps": outcome["step"],
         "train_seconds": outcome["seconds"],
+        "train_cpu_seconds": round(sum(ended[:4]) - sum(started[:4]), 1),
+        "load_average": round(os.getloadavg()[2], 1),
         "six": combined(scores, six),
         "ten": combined(scores, list(scores)),
-        "bar": BAR,
+        "bars": BARS[options.minutes],
         "datasets": scores,
         "config": loaded.config,
         "git_commit": checkpoint.versions()["git_commit"],
@@ -79,7 +94,7 @@ def main() -> None:
         checkpoint.write_json(options.json, result)
 
 
-def trained(workdir: str) -> dict[str, Any]:
+def trained(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Return the outcome of the run in `workdir`, after training what is left of it.
 
     Its `seconds` are those of the last uninterrupted stretch.
@@ -88,7 +103,7 @@ def trained(workdir: str) -> dict[str, Any]:
         checkpoint.find(f"{workdir}@final")
         return json.loads((Path(workdir) / "results.json").read_text())
     except (InputError, FileNotFoundError):
-        return train(chronos2_zero_shot.get_config(), workdir)
+        return train(config, workdir)
 
 
 def score(
@@ -160,7 +175,8 @@ def show(result: dict[str, Any]) -> None:
     for suite in ("six", "ten"):
         label = f"these {suite}: ours, {millions:.1f}M, {minutes:.0f} min of training"
         table.add_row(label, f"{result[suite]['wql']:.3f}", f"{result[suite]['mase']:.3f}")
-    table.add_row("the bar, on six", f"{BAR['wql']:.3f}", f"{BAR['mase']:.3f}")
+    for suite, bar in result["bars"].items():
+        table.add_row(f"the bar, on {suite}", f"{bar['wql']:.3f}", f"{bar['mase']:.3f}")
     for name, (wql, mase) in PUBLISHED.items():
         table.add_row(f"{name}, on six", f"{wql:.3f}", f"{mase:.3f}")
     Console().print(table)
