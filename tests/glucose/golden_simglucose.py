@@ -95,7 +95,7 @@ def sensor_errors(name: str, seed: int) -> np.ndarray:
 def main() -> None:
     """Write the fixture."""
     glucose = np.stack([reference_day(number)[2][::5] for number in range(PATIENTS)])
-    normals = np.random.RandomState(7).randn(101)  # noqa: NPY002
+    normals = np.random.RandomState(7).randn(101)
     errors = {name: sensor_errors(name, 7) for name in SENSORS}
     np.savez_compressed(FIXTURE, glucose=glucose.astype(np.float32), normals=normals, **errors)
 

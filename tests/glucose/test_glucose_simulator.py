@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tsmjax.errors import InputError
-from tsmjax.glucose import scenario, sensor
+from tsmjax.glucose import sensor
 from tsmjax.glucose import simulator as sim
 
 TOLERANCE = 0.1  # mg/dL over 24 hours
