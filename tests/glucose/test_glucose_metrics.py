@@ -90,6 +90,8 @@ def test_clarke_zones_by_hand(reference, predicted, zone):
         (1, 120, 10, B),
         (1, 120.1, 10, C),
         (1, 250.1, 39, D),
+        (1, 550, 150, C),
+        (1, 550, 149.9, D),
         (1, 0, 100.1, D),
         (1, 0, 150.1, E),
         (1, 35, 155.1, E),
@@ -221,6 +223,11 @@ def test_event_scores_by_hand():
     assert found["f1"] == pytest.approx(0.4)
     assert found["false_alarms_per_day"] == pytest.approx(2 / (40 * 5 / 1440))
     assert found["lead_minutes"] == 20.0
+
+
+def test_an_event_that_is_under_way_at_the_first_reading_cannot_be_foreseen():
+    found = metrics.event_scores(series("lll......lll"), np.zeros(12, bool), window=30)
+    assert (found["events"], found["recall"]) == (1, 0.0)
 
 
 def test_event_scores_of_nothing():
