@@ -10,7 +10,7 @@ import numpy as np
 
 from tsmjax.errors import InputError
 from tsmjax.glucose.metrics import ZONES, clarke_zones, parkes_zones, to_mg, to_mmol, zone_shares
-from tsmjax.monitor.plots import _INK, _MUTED, _figure, _save, _style
+from tsmjax.monitor.plots import INK, MUTED, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,12 +69,12 @@ def _draw(
     if not (zones >= 0).any():
         raise InputError("No pair of reference and predicted glucose is complete: nothing to draw.")
     highest = max(_HIGHEST[grid], 50 * np.ceil(max(np.nanmax(x), np.nanmax(y)) / 50))
-    figure = _figure(7.0, 6.8)
+    figure = new_figure(7.0, 6.8)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     axes.grid(visible=False)
     _draw_zones(axes, zones_of, highest)
-    axes.plot([0, highest], [0, highest], color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.plot([0, highest], [0, highest], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     shares = zone_shares(zones)
     alpha = float(np.clip(400 / len(x), 0.15, 0.8))
     for number, letter in enumerate(ZONES):
@@ -90,12 +90,12 @@ def _draw(
     for side in ("top", "right"):
         make = axes.secondary_xaxis if side == "top" else axes.secondary_yaxis
         other = make(side, functions=(to_mmol, to_mg))
-        other.tick_params(colors=_MUTED, labelsize=8, length=0)
+        other.tick_params(colors=MUTED, labelsize=8, length=0)
         other.spines[:].set_visible(False)
         other.set(**{"xlabel" if side == "top" else "ylabel": "mmol/L"})
-    figure.suptitle(f"{title}, {(zones >= 0).sum():,} points", fontsize=12, color=_INK)
+    figure.suptitle(f"{title}, {(zones >= 0).sum():,} points", fontsize=12, color=INK)
     figure.legend(loc="outside lower center", ncols=len(ZONES), frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_zones(axes: Axes, zones_of: Callable, highest: float) -> None:

@@ -126,7 +126,7 @@ def _plan(key: jax.Array, patient: sim.Patient, days: int, behaviour: Behaviour)
     """Draw the days of one patient; arrays begin with the days."""
     draw_key, noise_key, notice_key = jax.random.split(key, 3)
     shape = days, len(_GRAMS)
-    draws = Draws(draw_key, 3 + 8 * days * len(_GRAMS) + days)
+    draws = Draws(draw_key, 3 + days * (6 * len(_GRAMS) + 1))
     shift = draws.normal(0.0, 30.0)
     appetite = jnp.exp(draws.normal(0.0, 0.15)) * _size(patient)
     bias = draws.normal(0.0, behaviour.bias)
@@ -144,7 +144,7 @@ def _plan(key: jax.Array, patient: sim.Patient, days: int, behaviour: Behaviour)
         minute=jnp.round(minute),
         grams=grams,
         counted=jnp.where(announced, jnp.round(counted), 0.0),
-        bolus_minute=jnp.round(minute + delay),
+        bolus_minute=jnp.clip(jnp.round(minute + delay), 0, 24 * 60 - 1),
         basal=jnp.exp(draws.normal(0.0, behaviour.basal, (days,))),
         noticing=jax.random.uniform(notice_key, (days, ROWS)),
         error=errors.reshape(days, ROWS),
