@@ -63,7 +63,7 @@ def test_a_fan_chart_shows_history_bands_median_and_truth(tmp_path, panel):
     path = plots.fan_chart([panel], tmp_path / "new" / "fan.png", title="suite")
     picture = image(path)
     # Each colour of the legend covers some of the picture.
-    for colour in (plots._INK, plots._FORECAST, *plots._BANDS):
+    for colour in (plots.INK, plots._FORECAST, *plots._BANDS):
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         assert (np.abs(picture - rgb).max(-1) < 0.02).mean() > 2e-4, colour
     assert [*path.parent.iterdir()] == [path]

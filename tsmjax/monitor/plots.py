@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
+INK, MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _FORECAST, _LOSS = "#1f77b4", "#d1495b"
 _BANDS = ("#dbe9f4", "#b4d2e7", "#8bb9da")  # widest first
 _COVARIATES = ("#7a5195", "#2a9d8f", "#e76f51", "#8d99ae")
@@ -50,7 +50,7 @@ def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Pat
     rows = math.ceil(len(panels) / columns)
     strips = any(panel.covariates for panel in panels)
     height = 4.0 if strips else 3.0
-    figure = _figure(5.2 * columns, height * rows + 0.5 * bool(title) + 0.3)
+    figure = new_figure(5.2 * columns, height * rows + 0.5 * bool(title) + 0.3)
     ratios = {"height_ratios": [3, 1] * rows} if strips else {}
     grid = figure.subplots(rows * (1 + strips), columns, squeeze=False, **ratios)
     fans = grid[:: 1 + strips].ravel()
@@ -74,8 +74,8 @@ def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Pat
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
     )
     if title:
-        figure.suptitle(title, fontsize=13, color=_INK)
-    return _save(figure, path)
+        figure.suptitle(title, fontsize=13, color=INK)
+    return save(figure, path)
 
 
 def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
@@ -93,9 +93,9 @@ def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
         return None
     steps = np.array([row["step"] for row in rows])
     loss, average, rate = (_column(rows, name) for name in ("loss", "loss_ema", "learning_rate"))
-    figure = _figure(8.0, 4.2)
+    figure = new_figure(8.0, 4.2)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     marker = "o" if len(rows) < 3 else None
     axes.plot(steps, loss, color=_LOSS, alpha=0.35, linewidth=1.0, marker=marker, label="loss")
     axes.plot(steps, average, color=_LOSS, linewidth=2.0, label="running average")
@@ -108,19 +108,19 @@ def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
     handles, labels = axes.get_legend_handles_labels()
     if np.isfinite(rate).any():
         right = axes.twinx()
-        right.plot(steps, rate, color=_MUTED, linewidth=1.2, linestyle="--", label="learning rate")
-        right.set_ylabel("learning rate", color=_MUTED)
+        right.plot(steps, rate, color=MUTED, linewidth=1.2, linestyle="--", label="learning rate")
+        right.set_ylabel("learning rate", color=MUTED)
         right.set_ylim(bottom=0)
-        right.tick_params(colors=_MUTED, labelsize=8, length=0)
+        right.tick_params(colors=MUTED, labelsize=8, length=0)
         right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-        right.yaxis.get_offset_text().set(size=8, color=_MUTED)
+        right.yaxis.get_offset_text().set(size=8, color=MUTED)
         right.spines[:].set_visible(False)
         extra, names = right.get_legend_handles_labels()
         handles, labels = handles + extra, labels + names
     figure.legend(
         handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9
     )
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -128,8 +128,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     history = panel.history[-_shown(horizon) :]
     past = np.arange(1 - len(history), 1)
     future = np.arange(1, horizon + 1)
-    _style(axes)
-    axes.plot(past, history, color=_INK, linewidth=1.1, label="history")
+    style(axes)
+    axes.plot(past, history, color=INK, linewidth=1.1, label="history")
 
     # The forecast is drawn from the last observed value, so that bands grow out of the history.
     joined = len(history) > 0 and np.isfinite(history[-1])
@@ -155,17 +155,15 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     median = int(np.argmin(np.abs(levels - 0.5)))
     axes.plot(steps, curve(panel.quantiles[median]), color=_FORECAST, linewidth=1.8, label="median")
     if panel.truth is not None:
-        axes.plot(
-            steps, curve(panel.truth), color=_INK, linewidth=1.1, linestyle=":", label="truth"
-        )
-    axes.axvline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-    axes.set_title(panel.title, fontsize=10, color=_INK, loc="left")
+        axes.plot(steps, curve(panel.truth), color=INK, linewidth=1.1, linestyle=":", label="truth")
+    axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_title(panel.title, fontsize=10, color=INK, loc="left")
     axes.margins(x=0.01)
 
 
 def _draw_covariates(axes: Axes, panel: Panel) -> None:
     horizon = panel.quantiles.shape[-1]
-    _style(axes)
+    style(axes)
     for number, (name, values) in enumerate(panel.covariates.items()):
         values = np.asarray(values, np.float64)[-_shown(horizon) - horizon :]
         steps = np.arange(1 - len(values), 1) + horizon
@@ -177,7 +175,7 @@ def _draw_covariates(axes: Axes, panel: Panel) -> None:
             linewidth=1.0,
             label=name,
         )
-    axes.axvline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.set_yticks([])
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.35 * (high - low))  # room for the names
@@ -200,7 +198,8 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches."""
     # A Figure of its own canvas, not pyplot: no global state, no window, no backend to choose.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -210,15 +209,17 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Give axes the look of all plots."""
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_MUTED)
-    axes.tick_params(which="both", colors=_INK, labelsize=8, length=0)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(which="both", colors=INK, labelsize=8, length=0)
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure beside `path` and rename it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.partial{path.suffix}")
