@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def fitted(options: argparse.Namespace, data: Data, mode: str) -> str:
     covariates = "with" if len(data.items[0].future) else "without"
     folder = options.workdir / f"{data.name}_{mode}_{covariates}_covariates"
     if not (folder / "results.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a fit that was interrupted
         ends = np.linspace(data.train + HORIZON, data.validation, _VALIDATION_WINDOWS).astype(int)
         Forecaster.from_pretrained(options.checkpoint).fit(
             data.inputs(data.train),
