@@ -14,7 +14,7 @@ from tsmjax.errors import InputError
 from tsmjax.models.chronos2 import QUANTILES_13
 
 # Minutes on two cores → (steps, generated series with trend and seasons).
-LENGTHS = {"20": ("20_000 steps", 80_000), "40": ("42_000 steps", 120_000)}
+LENGTHS = {"20": ("20_000 steps", 80_000), "40": ("41_000 steps", 120_000)}
 
 
 def get_config(minutes: str = "20") -> ConfigDict:
