@@ -46,7 +46,11 @@ def get_config(minutes: str = "20") -> ConfigDict:
                 "quantiles": QUANTILES_13,
                 "scan_layers": False,
             },
-            "task": {"kind": "forecast", "reduction": "observed"},
+            "task": {
+                "kind": "forecast",
+                "reduction": "observed",
+                "seasons": (1, 4, 5, 7, 12, 24, 48, 168),
+            },
             "data": {
                 "sources": (
                     {"path": tsi, "weight": 0.85},

@@ -150,3 +150,48 @@ def test_rows_that_are_tasks_of_their_own_are_mixed():
 def test_wrong_shares_are_refused(settings):
     with pytest.raises(InputError, match=r"must be in \[0, 1\)"):
         build(**settings)
+
+
+def test_rows_count_by_how_well_their_past_repeats_itself():
+    rng = np.random.default_rng(0)
+    t = np.arange(336)
+    rows = np.stack(
+        [
+            np.sin(2 * np.pi * t / 24),
+            np.sin(2 * np.pi * t / 24) + rng.normal(size=336),
+            rng.normal(size=336),
+            np.where(t < 330, np.nan, t),
+            np.zeros(336),
+            np.full(336, np.nan),
+        ]
+    )
+    found = np.asarray(easiness(1e6 * rows, (1, 7, 24), 30))[:, 0]
+    np.testing.assert_allclose(found[0], 10, rtol=1e-2)
+    assert 0.9 < found[2] < found[1] < 2
+    np.testing.assert_allclose(found[3], 1 / 1.1)  # too short to tell
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(easiness(rows[:3] - 5, (1, 7, 24), 30)[:, 0], found[:3], rtol=1e-3)
+
+
+def test_a_row_that_repeats_itself_has_more_of_the_observed_loss(monkeypatch):
+    values = {**SMALL, "task": {"kind": "forecast", "reduction": "observed", "seasons": (4,)}}
+    task = resolve(values).build_task()
+    batch = make_batch(task)
+    monkeypatch.setattr(
+        forecast, "easiness", lambda context, *_: 1.0 + jnp.arange(len(context))[:, None, None]
+    )
+    modules = task.build(nnx.Rngs(0))
+    sums, weights = task.terms(modules, batch, None, False), task.weights(batch)
+    one = [{name: array[[row]] for name, array in batch.items()} for row in range(2)]
+    monkeypatch.setattr(forecast, "easiness", lambda context, *_: jnp.ones((1, 1, 1)))
+    parts = [(task.terms(modules, row, None, False), task.weights(row)) for row in one]
+    for total, apart in ((sums, [p[0] for p in parts]), (weights, [p[1] for p in parts])):
+        expected = sum((1 + n) * part["loss_observed"] for n, part in enumerate(apart))
+        np.testing.assert_allclose(total["loss_observed"], expected, rtol=1e-5)
+
+
+def test_seasons_belong_to_the_observed_loss():
+    with pytest.raises(InputError, match="needs task.reduction"):
+        forecast.Config(seasons=(24,))
+    with pytest.raises(InputError, match="whole periods"):
+        forecast.Config(seasons=(0,), reduction="observed")

@@ -24,11 +24,14 @@ from tsmjax.data.synthetic.mixing import mixed
 from tsmjax.errors import InputError
 from tsmjax.evals import suites
 from tsmjax.evals.loss import LossEvaluator
+from tsmjax.nn.instance_norm import drop_infinite, statistics
 from tsmjax.nn.losses import quantile_loss
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
 
 __all__ = ["Config", "DataConfig", "Task"]
+
+_LEAST_PAIRS = 8  # of values one lag apart, for an error that means something
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Config:
     Attributes:
       reduction: "padded" divides by rows × padded horizon, masked steps included, as the Chronos-2
         reference does; "observed" divides by the steps that count. Both are logged.
+      seasons: periods in steps; where there are any, each row counts by how well its past repeats
+        itself (`easiness`), as scores relative to seasonal naive do: otherwise series with much
+        noise make nearly all of the loss. Empty for rows that count alike.
       missing: largest share of its context that a row loses in training: each row draws its share
         evenly from 0 … missing, and loses as many steps at random (Chronos, 2024, does so with
         0.2). Targets and known covariates stay.
@@ -48,6 +54,7 @@ class Config:
     """
 
     reduction: Literal["padded", "observed"] = "padded"
+    seasons: tuple[int, ...] = ()
     missing: float = 0.0
     flip: float = 0.0
     mixup: float = 0.0
@@ -57,6 +64,10 @@ class Config:
         for name in ("missing", "flip", "mixup"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"task.{name} is {getattr(self, name)}, but must be in [0, 1).")
+        if self.seasons and self.reduction != "observed":
+            raise InputError('task.seasons needs task.reduction="observed".')
+        if min(self.seasons, default=1) < 1:
+            raise InputError(f"task.seasons is {list(self.seasons)}, but must be whole periods.")
 
 
 class Task(BaseTask):
@@ -125,7 +136,7 @@ class Task(BaseTask):
         rows = (batch["group"] >= 0).sum(axis=1)
         return {
             "loss_padded": (rows * batch["patches"] * self.patch).sum().astype(jnp.float32),
-            "loss_observed": self._counts(batch).sum().astype(jnp.float32),
+            "loss_observed": (self._counts(batch) * self._row_weights(batch)).sum(),
         }
 
     def terms(
@@ -144,8 +155,11 @@ class Task(BaseTask):
         counts = self._counts(batch)
         target = model.normalise(jnp.where(counts, batch["target"], 0.0), loc_scale)
         losses = quantile_loss(predictions, target, counts, self.config.model.quantiles)
-        total = losses.sum()
-        return {"loss_padded": total, "loss_observed": total}
+        rows = losses.sum(axis=(2, 3), keepdims=True)[..., 0]
+        return {
+            "loss_padded": rows.sum(),
+            "loss_observed": (rows * self._row_weights(batch)).sum(),
+        }
 
     def predict(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Forecast quantiles (P, S, Q, H) in the units of the series, float32."""
@@ -202,7 +216,44 @@ class Task(BaseTask):
         """Quantile levels, in the order of the model's output."""
         return {"quantiles": list(self.config.model.quantiles)}
 
+    def _row_weights(self, batch: Batch) -> jax.Array:
+        """(P, S, 1) float32: what each row counts for in the observed loss."""
+        seasons = self.config.task.seasons
+        if not seasons:
+            return jnp.ones((*batch["group"].shape, 1), jnp.float32)
+        return easiness(batch["context"], seasons, self.horizon // 2)
+
     def _counts(self, batch: Batch) -> jax.Array:
         """(P, S, H) bool: steps of the drawn horizon that are observed and not known ahead."""
         drawn = jnp.arange(self.horizon) < batch["patches"][:, None, None] * self.patch
         return drawn & jnp.isfinite(batch["target"]) & ~jnp.isfinite(batch["future"])
+
+
+def easiness(context: jax.Array, seasons: Sequence[int], reach: int) -> jax.Array:
+    """One over the error of the best seasonal repetition of the past, in deviations, plus a tenth.
+
+    A season repeats with the least multiple of its period that reaches `reach` steps back. A row
+    that is too short to tell counts like white noise.
+
+    Args:
+      context: (…, C), NaN = missing.
+      seasons: periods in steps.
+      reach: how far ahead the repetition forecasts, in steps.
+
+    Returns:
+      (…, 1) float32, from about 0.9 (nothing repeats) to 10 (everything does).
+    """
+    x = drop_infinite(context)
+    errors = []
+    for season in seasons:
+        lag = -(-reach // season) * season
+        if lag >= x.shape[-1]:
+            continue
+        apart = jnp.abs(x[..., lag:] - x[..., :-lag])
+        seen = jnp.isfinite(apart)
+        count = seen.sum(axis=-1, keepdims=True)
+        mean = jnp.where(seen, apart, 0.0).sum(axis=-1, keepdims=True) / jnp.maximum(count, 1)
+        errors.append(jnp.where(count >= _LEAST_PAIRS, mean, jnp.inf))
+    _, scale = statistics(x)
+    error = jnp.min(jnp.stack([*errors, jnp.full_like(scale, jnp.inf)]), axis=0) / scale
+    return 1.0 / (0.1 + jnp.where(jnp.isfinite(error), error, 1.0))
