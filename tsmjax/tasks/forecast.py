@@ -233,7 +233,7 @@ def easiness(context: jax.Array, seasons: Sequence[int], reach: int) -> jax.Arra
     """One over the error of the best seasonal repetition of the past, in deviations, plus a tenth.
 
     A season repeats with the least multiple of its period that reaches `reach` steps back. A row
-    that is too short to tell counts like white noise.
+    that is too short to tell counts nearly like noise.
 
     Args:
       context: (…, C), NaN = missing.
@@ -241,7 +241,7 @@ def easiness(context: jax.Array, seasons: Sequence[int], reach: int) -> jax.Arra
       reach: how far ahead the repetition forecasts, in steps.
 
     Returns:
-      (…, 1) float32, from about 0.9 (nothing repeats) to 10 (everything does).
+      (…, 1) float32, from about 0.8 (nothing repeats) to 10 (everything does).
     """
     x = drop_infinite(context)
     errors = []
