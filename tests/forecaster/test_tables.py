@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from shops import NAMES, SCALERS, ahead, frame, save
+from shops import MIXED, NAMES, SCALERS, ahead, frame, save
 
 from tsmjax import Forecaster
 from tsmjax.errors import InputError
@@ -14,17 +14,17 @@ from tsmjax.nn.functional import merge, split
 from tsmjax.predict import main as predict_command
 
 
-def by_hand(forecaster, context, future, **more):
+def by_hand(forecaster, context, future, scalers=SCALERS, target=0):
     """Standardise, call the model, and undo it: (channels, T), (channels, F) → (Q, F)."""
     model = forecaster._loaded.model
-    mean, deviation = (np.array(SCALERS[name])[:, None] for name in ("mean", "deviation"))
+    mean, deviation = (np.array(scalers[name])[:, None] for name in ("mean", "deviation"))
     context, future = ((x - mean) / deviation for x in (context, future))
     graph, params, stats = split(model)
-    predictions, loc_scale = jax.jit(lambda c, f: merge(graph, params, stats)(c, f, **more))(
+    predictions, loc_scale = jax.jit(lambda c, f: merge(graph, params, stats)(c, f))(
         context[None].astype(np.float32), future[None].astype(np.float32)
     )
     found = np.asarray(model.unscale(predictions, loc_scale))[0, 0]
-    return found * deviation[0] + mean[0]
+    return found * deviation[target] + mean[target]
 
 
 def test_a_frame_is_forecast_in_its_own_units_by_the_names_of_its_columns(mixed):
@@ -45,6 +45,19 @@ def test_a_frame_is_forecast_in_its_own_units_by_the_names_of_its_columns(mixed)
         expected = by_hand(mixed, context, future)[0]
         np.testing.assert_allclose(mine["predictions"], expected, rtol=1e-4)
         assert mine["timestamp"].iloc[0] == pd.Timestamp("2024-01-02 16:00")
+
+
+def test_a_model_may_have_its_channels_in_any_order(tmp_path):
+    scalers = {name: values[::-1] for name, values in SCALERS.items()}
+    roles = MIXED | {"prediction_channels": (2,), "known_channels": (0,)}
+    turned = Forecaster.from_pretrained(save(tmp_path / "m", roles, scalers))
+    df = frame(("a",))
+    found = turned.predict_df(df, ahead(df), quantile_levels=[0.5])["predictions"]
+    future = np.full((3, 6), np.nan)
+    future[0] = 1.0
+    context = df[NAMES[::-1]].astype(float).to_numpy().T
+    expected = by_hand(turned, context, future, scalers, target=2)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_what_is_known_ahead_and_the_past_of_covariates_matter(mixed):
