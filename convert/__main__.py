@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.action == "import":
             import_weights(found, options.target)
         else:
-            weights.write(options.target, found.family, found.config_values, found.params)
+            values = found.config_values
+            weights.write(options.target, found.family, values, found.params, found.artefacts)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -93,7 +94,8 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     if not (run / "checkpoints").exists():
         return weights.read(source, family, base=base)
     found = checkpoint.load_weights(source)
-    return weights.Imported(family, _model(found, family), found.params, found.source)
+    values = _model(found, family)
+    return weights.Imported(family, values, found.params, found.source, found.artefacts)
 
 
 def export_adapter(source: str, family: str, target: str, base: str | None = None) -> str:
@@ -150,7 +152,7 @@ def import_weights(found: weights.Imported, target: str) -> None:
             "task": {"kind": task},
             "tsmjax": {"family": found.family, "task": task, "format": weights.FORMAT},
         },
-        artefacts={"source": found.source},
+        artefacts={**found.artefacts, "source": found.source},
     )
 
 

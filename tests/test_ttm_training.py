@@ -10,7 +10,7 @@ import pytest
 import tsmjax
 from configs import ttm_test
 from convert.__main__ import main as convert
-from tsmjax import weights
+from tsmjax import Forecaster, weights
 from tsmjax.prepare.__main__ import main as prepare
 
 
@@ -38,7 +38,7 @@ def sales(tmp_path_factory):
     command = f"csv --src {folder / 'sales.csv'} --dst {folder / 'sales'} --target sales"
     covariates = "--past-covariates visitors --future-covariates promotion"
     assert prepare(f"{command} {covariates}".split()) == 0
-    return str(folder / "sales")
+    return folder
 
 
 def config(folder, **optim):
@@ -59,8 +59,8 @@ def losses(run):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def test_a_csv_with_covariates_trains_resumes_and_leaves_as_weights(sales, tmp_path):
-    values = config(sales)
+def test_a_csv_with_covariates_trains_resumes_forecasts_and_leaves_as_weights(sales, tmp_path):
+    values = config(str(sales / "sales"))
     values["checkpoint"] |= {"every": 4, "keep_latest": 2}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     outcome = tsmjax.train(values, workdir=str(whole))
@@ -74,3 +74,14 @@ def test_a_csv_with_covariates_trains_resumes_and_leaves_as_weights(sales, tmp_p
     assert convert(["export", "ttm", str(whole), str(tmp_path / "hf")]) == 0
     found = weights.read(tmp_path / "hf")
     assert list(found.config_values["known_channels"]) == [2]
+
+    df = pd.read_csv(sales / "sales.csv", parse_dates=["timestamp"])
+    past = df[df["timestamp"] < "2024-11-01"]
+    future = df[df["timestamp"].between("2024-11-01", "2024-11-08")].drop(columns="sales")
+    forecasts = [
+        Forecaster.from_pretrained(path).predict_df(past, future, quantile_levels=[0.5])
+        for path in (whole, tmp_path / "hf")
+    ]
+    pd.testing.assert_frame_equal(*forecasts)
+    assert set(forecasts[0]["target_name"]) == {"sales"} and len(forecasts[0]) == 16
+    assert forecasts[0]["predictions"].between(10, 60).all()  # shops, not standard deviations

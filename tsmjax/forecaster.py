@@ -14,15 +14,16 @@ import numpy as np
 
 from tsmjax import pretrained, weights
 from tsmjax.errors import InputError
-from tsmjax.forecasting import frames, packing, quantiles
+from tsmjax.evals import metrics
+from tsmjax.forecasting import frames, passes, quantiles, tables
 from tsmjax.forecasting.inputs import Series, prepare
-from tsmjax.forecasting.passes import Passes
+from tsmjax.forecasting.passes import DECILES, Options
 from tsmjax.nn.functional import cast, merge, split
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_PASSES = {"forecast": passes.Passes, "multivariate": tables.Passes}  # task kind → how it runs
 
 
 class Forecaster:
@@ -51,14 +52,15 @@ class Forecaster:
         Raises:
           InputError: when the model does not forecast.
         """
-        if loaded.config["task"]["kind"] != "forecast":
+        kind = loaded.config["task"]["kind"]
+        if kind not in _PASSES:
             raise InputError(
-                f"This checkpoint was trained for the task {loaded.config['task']['kind']!r}, and "
-                "a Forecaster needs 'forecast'."
+                f"This checkpoint was trained for the task {kind!r}, and a Forecaster needs one "
+                f"of {', '.join(map(repr, _PASSES))}."
             )
         self.config = loaded.config
         self._loaded, self._device = loaded, device
-        self._passes = Passes(loaded, device)
+        self._passes = _PASSES[kind](loaded, device)
 
     @classmethod
     def from_pretrained(
@@ -129,6 +131,8 @@ class Forecaster:
         *,
         max_output_patches: int | None = None,
         unrolled_quantiles: Sequence[float] | None = None,
+        targets: Sequence[str] | None = None,
+        freq: str | None = None,
         after_batch: Callable[[], None] | None = None,
     ) -> list[np.ndarray]:
         """Forecast the quantiles that the model was trained for.
@@ -144,6 +148,9 @@ class Forecaster:
           limit_prediction_length: refuse horizons that need several passes.
           max_output_patches: output patches of one pass; None for the model's.
           unrolled_quantiles: levels whose paths carry a long horizon on; None for the deciles.
+          targets: names of the targets, for models that keep a scale for each; None for the
+            model's own names when there are as many.
+          freq: frequency of the steps, for models that were told in training; None is any.
           after_batch: called after each batch.
 
         Returns:
@@ -157,22 +164,11 @@ class Forecaster:
         patches = max_output_patches or self.max_output_patches
         _at_least_one("max_output_patches", patches)
         past = self._context(context_length)
-        paths = self._paths(unrolled_quantiles)
-        series = prepare(inputs, horizon)
-        found: list[np.ndarray] = [np.empty(0)] * len(series)
-        if cross_learning:
-            batches = packing.in_order(series, batch_size)
-        else:
-            batches = packing.deal(series, past, batch_size)
-        span = self._passes.windows(horizon, patches)
-        for tasks in batches:
-            batch = self._pack(series, tasks, past, max(span, horizon), cross_learning)
-            forecast = self._passes.predict(batch, horizon, patches, paths)
-            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
-                found[task] = forecast[pack, slot : slot + series[task].targets].copy()
-            if after_batch:
-                after_batch()
-        return found
+        options = Options(
+            *(batch_size, past, patches, cross_learning, unrolled_quantiles),
+            *(targets, freq, after_batch),
+        )
+        return self._passes.forecast(inputs, horizon, options)
 
     def predict_quantiles(
         self,
@@ -199,9 +195,7 @@ class Forecaster:
         """
         quantiles.check(quantile_levels, self.quantiles)
         forecasts = self.predict(inputs, prediction_length, **options)
-        found = [quantiles.at_levels(one, self.quantiles, quantile_levels) for one in forecasts]
-        median = [quantiles.at_levels(one, self.quantiles, [0.5])[..., 0] for one in forecasts]
-        return found, median
+        return self._at_levels(forecasts, quantile_levels)
 
     def predict_df(
         self,
@@ -209,7 +203,7 @@ class Forecaster:
         future_df: pd.DataFrame | None = None,
         id_column: str = "item_id",
         timestamp_column: str = "timestamp",
-        target: str | list[str] = "target",
+        target: str | list[str] | None = None,
         prediction_length: int | None = None,
         quantile_levels: Sequence[float] = DECILES,
         batch_size: int = 256,
@@ -227,7 +221,8 @@ class Forecaster:
             are the covariates known ahead.
           id_column: column that names the series.
           timestamp_column: column with the time, at regular steps.
-          target: column or columns to forecast.
+          target: column or columns to forecast; None for the targets that the model was trained
+            with, or "target" when it does not depend on names.
           prediction_length: steps to forecast; None for the longest of one pass.
           quantile_levels: see `predict_quantiles`.
           batch_size: see `predict`.
@@ -244,12 +239,14 @@ class Forecaster:
         Raises:
           InputError: when a frame or an argument is wrong.
         """
-        targets = list(target) if isinstance(target, list | tuple) else [target]
+        targets = self._passes.targets(target)
         columns = frames.Columns(id_column, timestamp_column, targets)
         horizon = self._horizon(prediction_length)
         quantiles.check(quantile_levels, self.quantiles)
+        df, future_df = self._passes.select(df, future_df, columns)
         if validate_inputs:
             df, future_df = frames.check(df, future_df, columns, horizon)
+        freq = freq or frames.frequency(df, columns)
         index = frames.future_index(df, columns, horizon, freq)
         if validate_inputs and future_df is not None:
             frames.check_times(future_df, index, columns)
@@ -260,9 +257,97 @@ class Forecaster:
             batch_size=batch_size,
             context_length=context_length,
             cross_learning=cross_learning,
+            targets=targets,
+            freq=freq,
             **options,
         )
         return frames.result(index, targets, median, found, quantile_levels)
+
+    def backtest(
+        self,
+        df: pd.DataFrame,
+        prediction_length: int | None = None,
+        windows: int = 1,
+        stride: int | None = None,
+        id_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        target: str | list[str] | None = None,
+        known_covariates: Sequence[str] = (),
+        quantile_levels: Sequence[float] = DECILES,
+        season_length: int | None = None,
+        freq: str | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Forecast the last windows of each series from what lies before them (rolling origin).
+
+        The model is used as it is; it is not fitted again. A series too short for all windows has
+        fewer.
+
+        Args:
+          df: see `predict_df`.
+          prediction_length: steps to forecast; None for the longest of one pass.
+          windows: forecasts of each series; the last one ends with the series.
+          stride: steps between two of them; None for `prediction_length`, so that they touch.
+          id_column: see `predict_df`.
+          timestamp_column: see `predict_df`.
+          target: see `predict_df`.
+          known_covariates: columns whose values in the window the model may see; models of tables
+            know theirs.
+          quantile_levels: see `predict_quantiles`.
+          season_length: steps of one season, for the scale of MASE; None by the frequency.
+          freq: pandas frequency of the steps, taken as it is; None infers it.
+          batch_size: see `predict`.
+          context_length: see `predict`.
+          **options: the other arguments of `predict`; not `cross_learning`, with which windows
+            would see what follows them.
+
+        Returns:
+          A frame with a row for each series, cutoff, target and step: id, ``cutoff`` (the last time
+          that the forecast knows), timestamp, ``step`` (from 1), ``target_name``, ``target`` (what
+          happened), ``predictions`` (the median), ``seasonal_error`` (scale of MASE, of the past
+          before the cutoff), and one column for each level.
+          `tsmjax.forecasting.backtest.scores` scores it.
+
+        Raises:
+          InputError: when the frame or an argument is wrong, or all series are too short.
+        """
+        from tsmjax.forecasting import backtest
+
+        targets = self._passes.targets(target)
+        columns = frames.Columns(id_column, timestamp_column, targets)
+        horizon = self._horizon(prediction_length)
+        stride = horizon if stride is None else stride
+        season = 1 if season_length is None else season_length
+        for name, value in (("windows", windows), ("stride", stride), ("season_length", season)):
+            _at_least_one(name, value)
+        if options.pop("cross_learning", False):
+            raise InputError(
+                "cross_learning in a backtest would show windows what follows them: leave it out."
+            )
+        quantiles.check(quantile_levels, self.quantiles)
+        known = self._passes.known(known_covariates)
+        frames.require(df, known, "The data frame")
+        df, _ = self._passes.select(df, df, columns)
+        df, _ = frames.check(df, None, columns, horizon)
+        freq = freq or frames.frequency(df, columns)
+        plan = backtest.Plan(
+            horizon=horizon,
+            windows=windows,
+            stride=stride,
+            context_length=self._context(context_length),
+            known=known,
+            levels=quantile_levels,
+            season=metrics.season_length(freq) if season_length is None else season_length,
+        )
+        options = {"batch_size": batch_size, "targets": targets, "freq": freq, **options}
+
+        def forecast(tasks: Sequence[Series]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+            found = self.predict(tasks, horizon, context_length=plan.context_length, **options)
+            return self._at_levels(found, quantile_levels)
+
+        return backtest.run(df, columns, plan, forecast)
 
     def predict_fev(
         self,
@@ -313,18 +398,7 @@ class Forecaster:
           InputError: when an argument or an input is wrong.
         """
         _at_least_one("batch_size", batch_size)
-        past = self._context(context_length)
-        series = prepare(inputs, 0)
-        states, loc_scales = [], []
-        for tasks in packing.in_order(series, batch_size):
-            batch = self._pack(series, tasks, past, 0, False)
-            found, loc, scale = self._passes.encode(batch)
-            padding = batch.context.shape[-1] // self.model_output_patch_size - batch.longest
-            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
-                rows = slice(slot, slot + series[task].targets)
-                states.append(found[pack, rows, padding:].copy())
-                loc_scales.append((loc[pack, rows].copy(), scale[pack, rows].copy()))
-        return states, loc_scales
+        return self._passes.embed(inputs, batch_size, self._context(context_length))
 
     def fit(
         self,
@@ -377,6 +451,12 @@ class Forecaster:
         _at_least_one("prediction_length", prediction_length)
         _at_least_one("num_steps", num_steps)
         _at_least_one("batch_size", batch_size)
+        if self.config["task"]["kind"] != "forecast":
+            raise InputError(
+                f"fit trains models of the task 'forecast', and this one is of "
+                f"{self.config['task']['kind']!r}: train it with python -m tsmjax.main and "
+                "checkpoint.init_from."
+            )
         if finetune_mode not in ("full", "lora"):
             raise InputError(f"finetune_mode is {finetune_mode!r}, but must be 'full' or 'lora'.")
         if finetune_mode == "full" and lora_config is not None:
@@ -408,7 +488,7 @@ class Forecaster:
         return Forecaster(loaded, self._device)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that `from_pretrained` and chronos-forecasting load.
+        """Write a Hugging Face folder for `from_pretrained`, chronos-forecasting or granite-tsfm.
 
         Raises:
           InputError: when the folder exists and is not empty.
@@ -416,7 +496,7 @@ class Forecaster:
         family = self.config["model"]["family"]
         values = dataclasses.asdict(self._passes.config)
         params = jax.device_get(cast(self._passes.params, jnp.float32))
-        weights.write(folder, family, values, params)
+        weights.write(folder, family, values, params, self._passes.artefacts)
 
     def _horizon(self, asked: int | None, limit: bool = False) -> int:
         longest = self.model_prediction_length
@@ -428,6 +508,14 @@ class Forecaster:
                 raise InputError(f"{text}; set limit_prediction_length=False to go beyond.")
             warnings.warn(f"{text}; quality decreases beyond it.", stacklevel=3)
         return horizon
+
+    def _at_levels(
+        self, forecasts: Sequence[np.ndarray], levels: Sequence[float]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Read quantiles and median off what `predict` returned."""
+        found = [quantiles.at_levels(one, self.quantiles, levels) for one in forecasts]
+        median = [quantiles.at_levels(one, self.quantiles, [0.5])[..., 0] for one in forecasts]
+        return found, median
 
     def _context(self, asked: int | None) -> int:
         longest = self.model_context_length
@@ -441,29 +529,6 @@ class Forecaster:
                 stacklevel=3,
             )
         return min(asked, longest)
-
-    def _paths(self, asked: Sequence[float] | None) -> tuple[float, ...]:
-        if asked is None:
-            return tuple(q for q in DECILES if quantiles.find(self.quantiles, q) is not None)
-        for level in asked:
-            if quantiles.find(self.quantiles, level) is None:
-                raise InputError(
-                    f"unrolled_quantiles holds {level}, which the model does not predict; it "
-                    f"predicts {', '.join(map(str, self.quantiles))}."
-                )
-        return tuple(asked)
-
-    def _pack(
-        self, series: Sequence[Series], tasks: Sequence[int], past: int, span: int, together: bool
-    ) -> packing.Batch:
-        return packing.build(
-            series,
-            tasks,
-            context_length=past,
-            patch=self.model_output_patch_size,
-            horizon=span,
-            together=together,
-        )
 
 
 def _at_least_one(name: str, value: Any) -> None:

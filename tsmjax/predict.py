@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
         found = found.drop(columns=item)
     _write(found, options.output)
     count = 1 if single else table[item].nunique()
-    steps = len(found) // (count * len(options.target))
+    steps = len(found) // (count * found["target_name"].nunique())
     print(f"{count:,} series × {steps:,} steps → {options.output}")
 
 
@@ -111,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--future", type=Path, help=".csv or .parquet: covariates of the steps ahead")
     add("--id-column", dest="id_column", action=_Given, default="item_id", help="which series")
     add("--timestamp-column", default="timestamp", help="when (default: timestamp)")
-    add("--target", nargs="+", default=["target"], help="column or columns to forecast")
+    add(
+        "--target",
+        nargs="+",
+        help="column or columns to forecast (default: target, or what the "
+        "model was trained to forecast by name)",
+    )
     add("--quantiles", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", help="levels, by commas")
     add("--batch-size", type=int, default=256, help="series in one pass (default: 256)")
     add("--context-length", type=int, help="steps of the past to look at (default: the model's)")
@@ -179,7 +184,8 @@ def _plot(
         return rows.sort_values(options.timestamp_column)
 
     order = np.argsort(levels)
-    columns = {options.id_column, options.timestamp_column, *options.target}
+    targets = found["target_name"].unique()
+    columns = {options.id_column, options.timestamp_column, *targets}
     covariates = [name for name in table.columns if name not in columns]
     panels = []
     for (item, target), forecast in found.groupby([options.id_column, "target_name"], sort=False):
@@ -188,7 +194,7 @@ def _plot(
         if future is not None:
             ahead = rows_of(future, item).reset_index(drop=True).reindex(ahead.index)
         span = pd.concat([past[covariates], ahead.reindex(columns=covariates)])
-        title = str(item) if len(options.target) == 1 else f"{item}, {target}"
+        title = str(item) if len(targets) == 1 else f"{item}, {target}"
         panels.append(
             plots.Panel(
                 title,

@@ -269,19 +269,28 @@ def _start(
         facts = {"monitor": meta["facts"]["monitor"]}
         begin = _Start(state, frozen, at, facts)
     else:
-        state, frozen = init(jax.random.key(config.seed))
-        if settings.init_from:
-            loaded = pretrained.load(settings.init_from, default="final")
-            chosen, note = pretrained.fit(
-                loaded.params, plan.model_params(), settings.init_skip, loaded.source
-            )
-            state, frozen = state_lib.replace_model(state, frozen, chosen, loaded.stats)
-            log.info("%s.", note)
+        state, frozen = fresh_state(config, plan, init)
         begin = _Start(state, frozen, 0, {})
     if jax.tree.leaves(begin.frozen):
         source = settings.init_from or settings.resume_from or f"seed {config.seed}"
         checkpoint.save_frozen(run, begin.frozen, source)
     return begin
+
+
+def fresh_state(
+    config: Config, plan: state_lib.Blueprint, init: Callable[[jax.Array], tuple[Tree, Tree]]
+) -> tuple[Tree, Tree]:
+    """Make state and frozen leaves of step 0: fresh, or with the weights of `init_from`."""
+    state, frozen = init(jax.random.key(config.seed))
+    settings = config.checkpoint
+    if settings.init_from:
+        loaded = pretrained.load(settings.init_from, default="final")
+        chosen, note = pretrained.fit(
+            loaded.params, plan.model_params(), settings.init_skip, loaded.source
+        )
+        state, frozen = state_lib.replace_model(state, frozen, chosen, loaded.stats)
+        log.info("%s.", note)
+    return state, frozen
 
 
 def _update_best(

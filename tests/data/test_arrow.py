@@ -63,6 +63,17 @@ def test_file_format_parquet_and_compression_read_the_same(tmp_path):
         assert source.metadata(3) == {"item_id": "d"}
 
 
+def test_names_stand_once_for_all_rows_and_survive_a_rewrite(tmp_path):
+    names = {"target": ["a", "b"], "feat_dynamic_real": ["price"]}
+    row = {"target": np.ones((2, 5)), "feat_dynamic_real": np.ones((1, 5)), "names": names}
+    write_dataset([row, row], tmp_path / "d")
+    assert ArrowSource(tmp_path / "d").names == names
+    table = pa.ipc.open_stream(tmp_path / "d" / "data-00000-of-00001.arrow").read_all()
+    assert "names" not in table.column_names
+    pq.write_table(table, tmp_path / "d.parquet")
+    assert ArrowSource(tmp_path / "d.parquet").names == names
+
+
 def test_nulls_are_missing_values(tmp_path):
     rows = [[1.0, None, 3.0], None, [4.0]]
     source = ArrowSource(write_stream(tmp_path / "a.arrow", pa.table({"target": pa.array(rows)})))

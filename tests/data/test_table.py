@@ -119,6 +119,62 @@ def test_labels_never_leave_the_training_part(folder):
     assert np.isnan(batches[0]["context"]).any()  # pasts shorter than the context are padded
 
 
+@pytest.mark.parametrize(
+    ("where", "share", "windows"),
+    [("last", 0.2, 564), ("first", 0.2, 564), ("uniform", 0.2, 717), ("last", 1.0, 3586)],
+)
+def test_few_shots_are_as_many_as_in_granite_tsfm(tmp_path, where, share, windows):
+    rows = [{"target": np.arange(2400.0)}, {"target": 5000 + np.arange(2400.0)}]
+    write_dataset(rows, tmp_path / "t")
+    table, config = plain(
+        str(tmp_path / "t"), split=(1, 0, 0), batch_size=3, few_shot=share, few_shot_from=where
+    )
+    batches = TableBatches(table, config, context_length=512, horizon=96, seed=3)
+    assert round(batches.steps_per_epoch * 3) == windows
+    epochs = 2 if where == "uniform" else 1
+    steps = range(-(-epochs * windows // 3))
+    cuts = np.concatenate([batches[step]["target"][:, 0, 0] for step in steps])
+    seen = np.sort(cuts[:windows] % 5000)
+    if where == "uniform":
+        assert len(set(cuts)) == windows  # the second epoch has no other windows than the first
+        assert np.quantile(seen, [0.1, 0.9]) == pytest.approx([512 + 179, 2305 - 179], abs=60)
+        again = TableBatches(table, config, context_length=512, horizon=96, seed=4)
+        assert set(np.concatenate([again[step]["target"][:, 0, 0] for step in steps])) != set(cuts)
+    else:
+        begin = {"first": 0, "last": 2400 - 512 - int(share * 1888)}[where]
+        expected = begin + np.arange(512, 512 + windows // 2)
+        np.testing.assert_array_equal(seen, np.repeat(expected, 2))
+
+
+def test_contexts_of_few_shots_do_not_reach_behind_them(folder):
+    table, config = plain(folder, batch_size=9, min_past=5, few_shot=0.3)
+    batches = TableBatches(table, config, context_length=20, horizon=4, seed=0)
+    batch = {name: np.concatenate([batches[n][name] for n in range(20)]) for name in batches[0]}
+    first = np.nanmin(batch["context"][:, 0], axis=1)
+    kept = [20 + int(0.3 * (end - 20)) for end in (70, 28, 42)]
+    begins = sorted(end - count for end, count in zip((70, 28, 42), kept, strict=True))
+    assert set(first[np.isnan(batch["context"][:, 0]).any(axis=1)]) == set(begins)
+    assert first.min() == min(begins)
+
+
+def test_too_few_shots_are_refused(folder):
+    for where, words in (("last", "data.few_shot = 0.05 of"), ("uniform", "less than one of")):
+        table, config = plain(folder, few_shot=0.05, few_shot_from=where, split=(0.3, 0.1, 0.1))
+        with pytest.raises(InputError, match=words):
+            TableBatches(table, config, context_length=20, horizon=4, seed=0)
+
+
+def test_channels_have_names(tmp_path):
+    names = {"target": ["a", "b"], "feat_dynamic_real": ["price"]}
+    write_dataset([item(40, past=0) | {"names": names}], tmp_path / "t")
+    table = Table(DataConfig(path=str(tmp_path / "t")))
+    assert table.names == ["a", "b", "price"] and "names" not in table.metadata(0)
+    write_dataset([item(40)], tmp_path / "nameless")
+    assert Table(DataConfig(path=str(tmp_path / "nameless"))).names == [
+        *("target_0", "target_1", "past_feat_dynamic_real", "feat_dynamic_real")
+    ]
+
+
 def test_hosts_share_a_batch(folder):
     table, config = plain(folder, batch_size=6)
     extra = {"static": np.arange(3)[:, None]}
@@ -152,6 +208,8 @@ def test_batches_pickle_for_worker_processes(folder):
         ({"batch_size": 0}, "data.batch_size is 0"),
         ({"min_past": 0}, "data.min_past is 0"),
         ({"path": ""}, "data.path is empty"),
+        ({"few_shot": 0.0}, "data.few_shot is 0.0"),
+        ({"few_shot": 5.0}, "data.few_shot is 5.0"),
     ],
 )
 def test_wrong_configs_are_refused(folder, changes, words):

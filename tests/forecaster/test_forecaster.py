@@ -405,3 +405,22 @@ def test_validation_picks_the_best_step_and_longer_horizons_are_allowed(forecast
 def test_bad_fits(forecaster, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         forecaster.fit(waves(8), **{"prediction_length": 8, "batch_size": 8, **options})
+
+
+# --------------------------------------------------------------------------------- backtests
+
+
+def test_a_backtest_is_predict_df_at_each_cutoff(forecaster):
+    df = frame(length=30).assign(kind=["low", "high", "none"] * 20)
+    options = {"quantile_levels": [0.1, 0.5]}
+    found = forecaster.backtest(df, 4, 2, known_covariates=["kind"], **options)
+    for cutoff, rows in found.groupby("cutoff"):
+        past = df[df["timestamp"] <= cutoff]
+        end = cutoff + pd.Timedelta(hours=4)
+        future = df[df["timestamp"].between(cutoff, end, inclusive="right")]
+        future = future[["item_id", "timestamp", "kind"]]
+        expected = forecaster.predict_df(past, future, prediction_length=4, **options)
+        rows = rows.reset_index(drop=True)[expected.columns]
+        pd.testing.assert_frame_equal(rows, expected, rtol=1e-4)
+    with pytest.raises(InputError, match="no column 'kinds'"):
+        forecaster.backtest(df, 4, known_covariates=["kinds"])

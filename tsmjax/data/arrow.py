@@ -14,11 +14,15 @@ Columns:
   past_feat_dynamic_real: covariates known in the past only, ``list of list``, as long as `target`.
   feat_dynamic_real: covariates known in the future too, ``list of list``, as long as `target`.
   item_id, start, timestamp, freq, …: anything else is kept for `ArrowSource.metadata`.
+
+What the variates are called is the same for all rows and stands once, in the metadata of the Arrow
+schema: `ArrowSource.names`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -42,6 +46,7 @@ VALUE_COLUMNS = {
     "past_feat_dynamic_real": "past",
     "feat_dynamic_real": "future",
 }
+NAMES = "names"  # key of a row to write, and of the schema's metadata: names of the variates
 _VERSION = 1
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _NATIVE = {  # leaf types whose buffers NumPy reads as they are
@@ -131,6 +136,13 @@ class ArrowSource:
             empty = parts[0][:0]
             found = dict(zip((name for *_, name in columns), parts, strict=True))
             yield Item(*(found.get(name, empty) for name in VALUE_COLUMNS))
+
+    @functools.cached_property
+    def names(self) -> dict[str, list[str]]:
+        """Value column → the names of its variates; empty when the data set does not tell."""
+        with pa.memory_map(self._files[0]["path"]) as source:
+            schema = next(_batches(Path(self._files[0]["path"]), source)).schema
+        return json.loads((schema.metadata or {}).get(NAMES.encode(), b"{}"))
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
         """Return the lengths of the rows `indices`, int64."""
@@ -472,7 +484,8 @@ def _rewritten(file: Path) -> Path:
                     {
                         name: _plain(batch.column(name)) if name in VALUE_COLUMNS else batch[name]
                         for name in batch.schema.names
-                    }
+                    },
+                    metadata=batch.schema.metadata,
                 )
                 if writer is None:
                     writer = stack.enter_context(pa.ipc.new_stream(str(unfinished), plain.schema))
@@ -510,7 +523,9 @@ def write_dataset(
     Args:
       rows: mappings with `target` (a 1-D array, or 2-D of shape (variates, length)) and optionally
         the other columns of this module; all rows have the columns of the first. Floats are stored
-        as float32 (float64 when the first row's target is float64), `start` as a timestamp.
+        as float32 (float64 when the first row's target is float64), `start` as a timestamp. `names`
+        of the first row, value column → names of its variates, is no column: see
+        `ArrowSource.names`.
       folder: where to write; must not exist, or be empty. It appears when it is complete.
       shard_bytes: size at which a new file is begun.
 
@@ -603,6 +618,8 @@ def _record_batches(
 def _schema(row: Mapping[str, Any]) -> pa.Schema:
     fields = []
     for name, value in row.items():
+        if name == NAMES:
+            continue
         if name in VALUE_COLUMNS:
             array = np.asarray(value)
             number = pa.float64() if array.dtype == np.float64 else pa.float32()
@@ -614,7 +631,7 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
         else:
             kind = pa.scalar(value).type
         fields.append((name, kind))
-    return pa.schema(fields)
+    return pa.schema(fields, {NAMES: json.dumps(row[NAMES])} if NAMES in row else None)
 
 
 def _cell(value: Any) -> Any:

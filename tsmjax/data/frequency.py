@@ -26,6 +26,18 @@ def same_step(freq: str, known: Iterable[str]) -> str | None:
     return next((name for name in known if _step(name) == step), None)
 
 
+def at_least_daily(freq: str) -> bool:
+    """Tell whether the steps of a frequency are a day or longer.
+
+    Raises:
+      InputError: when `freq` is no frequency.
+    """
+    step = _step(freq)
+    if isinstance(step, pd.Timedelta):
+        return step >= pd.Timedelta(days=1)
+    return not isinstance(step, pd.offsets.BusinessHour)
+
+
 def _step(freq: str) -> object:
     """Something that is equal for frequencies of the same step."""
     match = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Za-z]+)?", freq.strip())

@@ -9,11 +9,11 @@ never do.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from tsmjax.data.arrow import ArrowSource
+from tsmjax.data.arrow import VALUE_COLUMNS, ArrowSource
 from tsmjax.data.synthetic.embedded import resolve
 from tsmjax.data.windows import Windows
 from tsmjax.errors import InputError
@@ -35,6 +35,10 @@ class DataConfig:
         otherwise a shorter past is padded with missing values.
       stride: steps between the windows of an item in training; all are drawn once an epoch.
       eval_stride: steps between the windows of an item in evaluation.
+      few_shot: share of the training part that is trained on; everything else stays, the scales of
+        the channels included, so that scores compare.
+      few_shot_from: which share: the "last" or "first" steps of each item, so many that the windows
+        of a whole context shrink by the share; or "uniform": windows drawn once, by the seed.
       standardise: bring each channel to mean 0 and deviation 1 over the training parts of all
         items together, so that it serves items that training never saw.
       workers: processes that assemble batches; 0 assembles them in threads of this process.
@@ -47,6 +51,8 @@ class DataConfig:
     min_past: int | None = None
     stride: int = 1
     eval_stride: int = 1
+    few_shot: float = 1.0
+    few_shot_from: Literal["last", "first", "uniform"] = "last"
     standardise: bool = True
     workers: int = 0
     prefetch: int = 4
@@ -60,6 +66,11 @@ class DataConfig:
                     f"The config field data.{name} is {getattr(self, name)}, "
                     f"but must be at least {low}."
                 )
+        if not 0 < self.few_shot <= 1:
+            raise InputError(
+                f"The config field data.few_shot is {self.few_shot}, but must be a share of the "
+                "training part, above 0 and at most 1."
+            )
         steps = max(self.split) > 1
         if (
             min(self.split) < 0
@@ -82,6 +93,7 @@ class Table:
       targets: number of channels to forecast; they come first.
       known: number of channels known ahead; they come last.
       channels: number of all channels.
+      names: what the channels are called; `default_names` when the data set does not tell.
       ends: (items, 3) int64, where the training, validation and test part of each item end.
       mean: (channels,) float64 over the training parts; 0 when nothing is standardised.
       deviation: (channels,) float64; 1 when nothing is standardised, or a channel is constant.
@@ -109,6 +121,9 @@ class Table:
             )
         self.targets, past, self.known = (int(found[0]) for found in counts)
         self.channels = self.targets + past + self.known
+        self.names = default_names(self.targets, past, self.known)
+        if stored := [name for names in self._source.names.values() for name in names]:
+            self.names = stored
         self.ends = _ends(rows["length"].astype(np.int64), config.split)
         self.mean, self.deviation = np.zeros(self.channels), np.ones(self.channels)
         if config.standardise:
@@ -123,7 +138,12 @@ class Table:
         return self._source.metadata(item)
 
     def read(
-        self, items: np.ndarray, cuts: np.ndarray, context_length: int, horizon: int
+        self,
+        items: np.ndarray,
+        cuts: np.ndarray,
+        context_length: int,
+        horizon: int,
+        begins: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """Cut windows: the context ends, and the forecast starts, at the cut.
 
@@ -132,16 +152,20 @@ class Table:
           cuts: (B,) steps of the item before the forecast; `horizon` steps follow at least.
           context_length: steps of the context, T.
           horizon: steps of the forecast, F.
+          begins: (B,) first step that a context may reach back to; None for that of the item.
 
         Returns:
           Standardised float32 arrays, NaN = missing: ``context`` (B, channels, T), padded on the
           left; ``target`` (B, channels, F), NaN but for targets; ``future`` (B, channels, F), NaN
           but for channels known ahead.
         """
+        begins = np.zeros(len(items), np.int64) if begins is None else begins
+        limits = np.maximum(begins, cuts - context_length).tolist()
+        rows = zip(cuts.tolist(), limits, self._source.read(items), strict=True)
         span = np.full((len(items), self.channels, context_length + horizon), np.nan, np.float32)
         with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and so missing
-            for row, cut, item in zip(span, cuts.tolist(), self._source.read(items), strict=True):
-                begin, first = max(0, cut - context_length), 0
+            for row, (cut, begin, item) in zip(span, rows, strict=True):
+                first = 0
                 place = slice(context_length - (cut - begin), None)
                 for part in item:
                     row[first : first + len(part), place] = part[:, begin : cut + horizon]
@@ -200,6 +224,16 @@ class Table:
         return shift + total / count, np.where(deviation > 0, deviation, 1.0)
 
 
+def default_names(targets: int, past: int, known: int) -> list[str]:
+    """Names of channels that nobody named: those of the Arrow columns, numbered if several."""
+    counts = dict(zip(VALUE_COLUMNS, (targets, past, known), strict=True))
+    return [
+        column if count == 1 else f"{column}_{number}"
+        for column, count in counts.items()
+        for number in range(count)
+    ]
+
+
 class TableBatches:
     """Training batches by step, a pure function of (config, seed, step): see `Table.read`.
 
@@ -248,22 +282,33 @@ class TableBatches:
         self._mine = np.arange(host * share, (host + 1) * share)
         self._table, self._extra = table, extra or {}
         self._context_length, self._horizon = context_length, horizon
+        ends, kept, name = table.ends[:, 0], table.ends[:, 0], f"the training part of {table.path}"
+        if config.few_shot < 1:
+            name = f"data.few_shot = {config.few_shot} of {name}"
+            if config.few_shot_from != "uniform":
+                share = (config.few_shot * (ends - context_length)).astype(np.int64)
+                kept = np.where(ends > context_length, share + context_length, ends)
+        self._begins = ends - kept if config.few_shot_from == "last" else np.zeros_like(ends)
         self._windows = Windows(
-            table.ends[:, 0],
-            name=f"the training part of {table.path}",
+            kept,
+            name=name,
             sampling="windows",
             seed=seed,
             horizon=horizon,
             min_past=context_length if config.min_past is None else config.min_past,
             min_future=horizon,
             stride=config.stride,
+            share=config.few_shot if config.few_shot_from == "uniform" else 1.0,
         )
         self.steps_per_epoch = self._windows.size / self.rows
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's part of the batch of `step`, for any step from 0."""
         items, cuts = self._windows.locate(step * self.rows + self._mine, self._horizon)
-        batch = self._table.read(items, cuts, self._context_length, self._horizon)
+        begins = self._begins[items]
+        batch = self._table.read(
+            items, begins + cuts, self._context_length, self._horizon, begins=begins
+        )
         return batch | {name: values[items] for name, values in self._extra.items()}
 
 

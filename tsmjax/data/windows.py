@@ -10,7 +10,7 @@ from tsmjax.data.counter import below, permute
 from tsmjax.errors import InputError
 
 Sampling = Literal["series", "windows"]
-_CUT = 1  # keeps the hash of cuts apart from other uses of the same seed
+_CUT, _SHARE = 1, 2**40  # keep hashes apart from other uses of the same seed
 
 
 class Windows:
@@ -42,6 +42,7 @@ class Windows:
         stride: int = 1,
         holdout: int = 0,
         min_length: int | None = None,
+        share: float = 1.0,
     ):
         """Index the windows of series with the given lengths.
 
@@ -56,9 +57,10 @@ class Windows:
           stride: steps between two cuts of a series ("windows" only).
           holdout: steps at the end of each series that are never used.
           min_length: a known lower bound of `lengths`; when it suffices, no length is looked at.
+          share: of the windows, or series, that are drawn at all, chosen by the seed.
 
         Raises:
-          InputError: when all series are too short.
+          InputError: when all series are too short, or the share is less than one of them.
         """
         self._lengths, self._holdout = lengths, holdout
         self._sampling, self._seed, self._stride = sampling, seed, stride
@@ -86,6 +88,11 @@ class Windows:
             self.size = int(self._ends[-1])
         else:
             self.size = series
+        self._all, self.size = self.size, int(share * self.size)
+        if not self.size:
+            raise InputError(
+                f"{name} is less than one of its {self._all} {sampling}: take a larger share."
+            )
 
     def locate(self, draw: np.ndarray, horizon: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (series, cut) of each draw.
@@ -96,6 +103,8 @@ class Windows:
         """
         epoch, ordinal = np.divmod(draw, self.size)
         chosen = permute(ordinal, self.size, self._seed, epoch)
+        if self.size < self._all:
+            chosen = permute(chosen, self._all, self._seed, _SHARE)
         if self._sampling == "windows":
             position = np.searchsorted(self._ends, chosen, side="right")
             series = position if self._valid is None else self._valid[position]

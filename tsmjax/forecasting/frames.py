@@ -37,7 +37,7 @@ def check(
       InputError: for a missing or wrong column, an empty frame, duplicate or missing times, or
         future rows that do not belong to the series.
     """
-    _require(df, (columns.id, columns.time, *columns.targets), "The data frame")
+    require(df, (columns.id, columns.time, *columns.targets), "The data frame")
     for name in columns.targets:
         if not types.is_numeric_dtype(df[name]):
             raise InputError(
@@ -47,7 +47,7 @@ def check(
     if future_df is None:
         return df, None
     where = "The frame of future covariates"
-    _require(future_df, (columns.id, columns.time), where)
+    require(future_df, (columns.id, columns.time), where)
     for name in future_df.columns:
         if name in columns.targets:
             raise InputError(f"{where} has the target column {name!r}: remove it.")
@@ -57,8 +57,8 @@ def check(
                 f"{closest(str(name), map(str, df.columns))}; add its past, or remove it."
             )
     future_df = _sorted(future_df, columns, pd.unique(df[columns.id]), where)
-    lengths = future_df[columns.id].value_counts().reindex(pd.unique(df[columns.id]), fill_value=0)
-    wrong = lengths[lengths != horizon]
+    rows = future_df[columns.id].value_counts().reindex(pd.unique(df[columns.id]), fill_value=0)
+    wrong = rows[rows != horizon]
     if len(wrong):
         raise InputError(
             f"{where} has {wrong.iloc[0]} rows for series {wrong.index[0]!r}, but the prediction "
@@ -86,29 +86,27 @@ def tasks(
         past,
         {name: future_df[name] for name in known} if future_df is not None else {},
         known,
-        _lengths(df, columns),
+        lengths(df, columns),
         horizon,
     )
 
 
-def future_index(
-    df: pd.DataFrame, columns: Columns, horizon: int, freq: str | None
-) -> pd.DataFrame:
+def future_index(df: pd.DataFrame, columns: Columns, horizon: int, freq: str) -> pd.DataFrame:
     """Return series and time of the `horizon` steps after the end of each series.
 
     Args:
       df: a sorted frame.
       columns: names of its columns.
       horizon: steps ahead.
-      freq: pandas frequency of the steps; None infers it from the times.
+      freq: pandas frequency of the steps.
 
     Raises:
-      InputError: when the frequency cannot be told, or differs between series.
+      InputError: when pandas does not know the frequency.
     """
-    ends = np.cumsum(_lengths(df, columns))
+    ends = np.cumsum(lengths(df, columns))
     times = pd.DatetimeIndex(df[columns.time])
     try:
-        step = pd.tseries.frequencies.to_offset(freq or _frequency(df, times, ends, columns))
+        step = pd.tseries.frequencies.to_offset(freq)
     except ValueError as error:
         raise InputError(f"freq is {freq!r}, which pandas does not know: {error}.") from error
     last, place = np.unique(times.asi8[ends - 1], return_inverse=True)
@@ -167,7 +165,8 @@ def result(
     return frame
 
 
-def _require(df: pd.DataFrame, names: Sequence[str], where: str) -> None:
+def require(df: pd.DataFrame, names: Sequence[str], where: str) -> None:
+    """Raise InputError when a column is missing, or there are no rows."""
     for name in names:
         if name not in df.columns:
             known = [str(column) for column in df.columns]
@@ -212,16 +211,20 @@ def _sorted(df: pd.DataFrame, columns: Columns, order: np.ndarray, where: str) -
     return df.reset_index(drop=True)
 
 
-def _lengths(df: pd.DataFrame, columns: Columns) -> np.ndarray:
+def lengths(df: pd.DataFrame, columns: Columns) -> np.ndarray:
     """Rows of each series of a sorted frame."""
     series = pd.factorize(df[columns.id])[0]
     return np.bincount(series)
 
 
-def _frequency(
-    df: pd.DataFrame, times: pd.DatetimeIndex, ends: np.ndarray, columns: Columns
-) -> str:
-    """Infer the frequency that all series of three or more rows share."""
+def frequency(df: pd.DataFrame, columns: Columns) -> str:
+    """Infer the frequency that all series of three or more rows of a sorted frame share.
+
+    Raises:
+      InputError: when it cannot be told, or differs between series.
+    """
+    ends = np.cumsum(lengths(df, columns))
+    times = pd.DatetimeIndex(df[columns.time])
     seen: Mapping[bytes, str] = {}
     found: dict[str, str] = {}
     begin = 0

@@ -37,7 +37,7 @@ class Series(NamedTuple):
     known: int
 
 
-def prepare(inputs: Any, horizon: int) -> list[Series]:
+def prepare(inputs: Any, horizon: int, order: Sequence[str] = ()) -> list[Series]:
     """Read `inputs` into tasks.
 
     Args:
@@ -46,6 +46,7 @@ def prepare(inputs: Any, horizon: int) -> list[Series]:
         `future_covariates`, which share their covariates and their number of targets; or a list of
         `Series` or of chronos-forecasting's prepared dicts.
       horizon: steps to forecast, and the length of future covariates.
+      order: names of covariates in the order of their rows; others follow by the alphabet.
 
     Raises:
       InputError: when a shape, length or name is wrong; the sentence names the task.
@@ -70,7 +71,7 @@ def prepare(inputs: Any, horizon: int) -> list[Series]:
     elif isinstance(inputs[0], Mapping) and "context" in inputs[0]:
         found = [_prepared(entry, f"Input {n}") for n, entry in enumerate(inputs)]
     elif isinstance(inputs[0], Mapping):
-        found = _from_dicts(inputs, horizon)
+        found = _from_dicts(inputs, horizon, {name: rank for rank, name in enumerate(order)})
     else:
         found = [_targets_only(entry, f"Input {n}", horizon) for n, entry in enumerate(inputs)]
     if not found:
@@ -165,7 +166,9 @@ def _prepared(entry: Any, where: str) -> Series:
     return Series(past, future, int(entry["n_targets"]), int(entry["n_future_covariates"]))
 
 
-def _from_dicts(inputs: Sequence[Mapping[str, Any]], horizon: int) -> list[Series]:
+def _from_dicts(
+    inputs: Sequence[Mapping[str, Any]], horizon: int, ranks: Mapping[str, int]
+) -> list[Series]:
     """Read dicts; categories are encoded over all of them, so they must agree on covariates."""
     targets = [_dict_target(entry, f"Input {n}") for n, entry in enumerate(inputs)]
     past = [_covariates(entry, "past_covariates", f"Input {n}") for n, entry in enumerate(inputs)]
@@ -210,11 +213,14 @@ def _from_dicts(inputs: Sequence[Mapping[str, Any]], horizon: int) -> list[Serie
                     f"Future covariate {name!r} of input {number} has the shape {values.shape}, "
                     f"but the prediction length is {horizon}: give one value for each step."
                 )
-    known = sorted(future[0])
+    known, names = (
+        sorted(found, key=lambda name: (ranks.get(name, len(ranks)), name))
+        for found in (future[0], past[0])
+    )
     given = [name for name in known if future[0][name].size]
     return stacked(
         np.concatenate(targets, axis=1),
-        {name: _column([entry[name] for entry in past]) for name in sorted(past[0])},
+        {name: _column([entry[name] for entry in past]) for name in names},
         {name: _column([entry[name] for entry in future]) for name in given},
         known,
         [target.shape[1] for target in targets],

@@ -10,25 +10,62 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsmjax.forecasting import quantiles
+from tsmjax.errors import InputError
+from tsmjax.forecasting import packing, quantiles
+from tsmjax.forecasting.inputs import Series, prepare
 from tsmjax.forecasting.packing import Batch, bucket
 from tsmjax.nn import functional
 from tsmjax.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsmjax.forecasting.frames import Columns
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Options(NamedTuple):
+    """How to forecast; see `Forecaster.predict`.
+
+    Attributes:
+      batch_size: series in one pass.
+      context_length: steps of the past to look at.
+      max_output_patches: output patches of one pass.
+      cross_learning: whether all tasks of a batch see each other.
+      unrolled_quantiles: levels of the paths that carry a long horizon on; None for the deciles.
+      targets: names of the targets; None when they have none.
+      freq: frequency of the steps; None when nobody knows.
+      after_batch: called after each batch.
+    """
+
+    batch_size: int
+    context_length: int
+    max_output_patches: int
+    cross_learning: bool = False
+    unrolled_quantiles: Sequence[float] | None = None
+    targets: Sequence[str] | None = None
+    freq: str | None = None
+    after_batch: Callable[[], None] | None = None
 
 
 class Passes:
     """The compiled functions of one model, and its parameters on the device.
 
     Attributes:
+      config: the model's.
       params: nested dict of the parameters.
+      artefacts: what must be kept beside them: nothing.
     """
+
+    artefacts: dict[str, Any] | None = None
 
     def __init__(self, pretrained: Pretrained, device: jax.Device | None = None):
         """Place the parameters.
@@ -44,6 +81,56 @@ class Passes:
         self._start = jax.jit(self._forward)
         self._extend = jax.jit(self._one_window_more, static_argnames=("paths", "length"))
         self._encode = jax.jit(self._encoder)
+
+    def targets(self, asked: str | Sequence[str] | None) -> list[str]:
+        """Return the columns to forecast."""
+        return [asked or "target"] if isinstance(asked, str | None) else list(asked)
+
+    def known(self, asked: Sequence[str]) -> list[str]:
+        """Return the columns to treat as known ahead."""
+        return list(asked)
+
+    def select(
+        self, df: pd.DataFrame, future_df: pd.DataFrame | None, columns: Columns
+    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Return the frames with the columns that the model looks at: all."""
+        return df, future_df
+
+    def forecast(self, inputs: Any, horizon: int, options: Options) -> list[np.ndarray]:
+        """Forecast quantiles (targets, Q, horizon) of each task; see `Forecaster.predict`."""
+        past, patches = options.context_length, options.max_output_patches
+        paths = self._paths(options.unrolled_quantiles)
+        series = prepare(inputs, horizon)
+        found: list[np.ndarray] = [np.empty(0)] * len(series)
+        if options.cross_learning:
+            batches = packing.in_order(series, options.batch_size)
+        else:
+            batches = packing.deal(series, past, options.batch_size)
+        span = max(self.windows(horizon, patches), horizon)
+        for tasks in batches:
+            batch = self._pack(series, tasks, past, span, options.cross_learning)
+            forecast = self.predict(batch, horizon, patches, paths)
+            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
+                found[task] = forecast[pack, slot : slot + series[task].targets].copy()
+            if options.after_batch:
+                options.after_batch()
+        return found
+
+    def embed(
+        self, inputs: Any, batch_size: int, past: int
+    ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+        """Return states, and (location, scale), of each task; see `Forecaster.embed`."""
+        series = prepare(inputs, 0)
+        states, loc_scales = [], []
+        for tasks in packing.in_order(series, batch_size):
+            batch = self._pack(series, tasks, past, 0, False)
+            found, loc, scale = self.encode(batch)
+            padding = batch.context.shape[-1] // self.config.output_patch_size - batch.longest
+            for task, pack, slot in zip(tasks, batch.pack, batch.slot, strict=True):
+                rows = slice(slot, slot + series[task].targets)
+                states.append(found[pack, rows, padding:].copy())
+                loc_scales.append((loc[pack, rows].copy(), scale[pack, rows].copy()))
+        return states, loc_scales
 
     def predict(
         self, batch: Batch, horizon: int, patches: int, paths: Sequence[float]
@@ -98,6 +185,30 @@ class Passes:
         window = patches * self.config.output_patch_size
         done = (math.ceil(horizon / window) - 1) * window
         return done + self._ahead(horizon - done, patches)[0] * self.config.output_patch_size
+
+    def _paths(self, asked: Sequence[float] | None) -> tuple[float, ...]:
+        levels = self.config.quantiles
+        if asked is None:
+            return tuple(q for q in DECILES if quantiles.find(levels, q) is not None)
+        for level in asked:
+            if quantiles.find(levels, level) is None:
+                raise InputError(
+                    f"unrolled_quantiles holds {level}, which the model does not predict; it "
+                    f"predicts {', '.join(map(str, levels))}."
+                )
+        return tuple(asked)
+
+    def _pack(
+        self, series: Sequence[Series], tasks: Sequence[int], past: int, span: int, together: bool
+    ) -> Batch:
+        return packing.build(
+            series,
+            tasks,
+            context_length=past,
+            patch=self.config.output_patch_size,
+            horizon=span,
+            together=together,
+        )
 
     def _ahead(self, remaining: int, patches: int) -> tuple[int, int]:
         """Output patches of the next pass: compiled for, and used."""

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsmjax.data.arrow import NAMES, VALUE_COLUMNS
 from tsmjax.errors import InputError
 from tsmjax.prepare.columns import (
     ID_NAMES,
@@ -71,6 +72,11 @@ class _Columns:
     @property
     def values(self) -> list[str]:
         return [*self.target, *self.past, *self.future]
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        groups = zip(VALUE_COLUMNS, (self.target, self.past, self.future), strict=True)
+        return {column: names for column, names in groups if names}
 
 
 def prepare(source: Path, options: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], Report]:
@@ -195,9 +201,9 @@ def _rows(
         numbers = table.assign(**{n: _numbers(file, table[n], options) for n in columns.values})
         groups = numbers.groupby(item, sort=False) if item else [(_stem(file), numbers)]
         for name, group in groups:
-            yield from _row(
-                f"{prefix}{name}" if item else str(name), group, columns, options, report
-            )
+            title = f"{prefix}{name}" if item else str(name)
+            for row in _row(title, group, columns, options, report):
+                yield row | {NAMES: columns.names}
         if item and (nameless := int(table[item].isna().sum())):
             report.dropped.append((f"{nameless} lines of {file.name}", f"{item} is empty"))
         return

@@ -174,9 +174,10 @@ class Task(BaseTask):
         ]
 
     def artefacts(self) -> dict[str, Any]:
-        """Quantile levels, and mean and deviation of each channel."""
+        """Quantile levels, and name, mean and deviation of each channel."""
         return {
             "quantiles": list(self.config.model.quantiles),
+            "names": self.table.names,
             "mean": self.table.mean.tolist(),
             "deviation": self.table.deviation.tolist(),
         }

@@ -57,12 +57,14 @@ class Imported:
       config_values: values of the family's `Config`.
       params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
       source: where they came from, with a digest of the weight files.
+      artefacts: what the task stored beside the weights; empty for foreign folders.
     """
 
     family: str
     config_values: dict[str, Any]
     params: Tree
     source: str
+    artefacts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,8 @@ def read(
     files = _files(weights)
     params = _fill(files, _parameters(family, values), table, adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
-    return Imported(family, values, params, f"{path} (sha256 {digest})")
+    artefacts = hf.get("tsmjax", {}).get("artefacts", {})
+    return Imported(family, values, params, f"{path} (sha256 {digest})", artefacts)
 
 
 def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -117,7 +120,13 @@ def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
     return family, _table(family).to_config(hf)
 
 
-def write(folder: str | Path, family: str, config_values: Mapping[str, Any], params: Tree) -> None:
+def write(
+    folder: str | Path,
+    family: str,
+    config_values: Mapping[str, Any],
+    params: Tree,
+    artefacts: Mapping[str, Any] | None = None,
+) -> None:
     """Write a Hugging Face folder: config.json and model.safetensors.
 
     Args:
@@ -125,6 +134,8 @@ def write(folder: str | Path, family: str, config_values: Mapping[str, Any], par
       family: name of the model family.
       config_values: values of the family's `Config`.
       params: nested dict of the model's parameters, in the layout of the config.
+      artefacts: what the task stored beside the weights, such as names and scalers of channels;
+        goes into config.json, below our own key.
 
     Raises:
       InputError: when the folder is taken or the parameters do not fit the config.
@@ -132,10 +143,10 @@ def write(folder: str | Path, family: str, config_values: Mapping[str, Any], par
     folder, table = Path(folder), _table(family)
     _refuse_taken(folder)
     stored = tensors(family, config_values, params)
-    config = {
-        **table.from_config(config_values),
-        "tsmjax": {"family": family, "task": task(family), "format": FORMAT},
-    }
+    ours = {"family": family, "task": task(family), "format": FORMAT}
+    if artefacts:
+        ours["artefacts"] = dict(artefacts)
+    config = {**table.from_config(config_values), "tsmjax": ours}
     with beside(folder) as unfinished:
         unfinished.mkdir(parents=True)
         (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")

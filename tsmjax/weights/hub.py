@@ -9,15 +9,16 @@ from tsmjax.errors import InputError
 
 
 def is_id(name: str) -> bool:
-    """Whether `name` has the form OWNER/NAME."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+    """Whether `name` has the form OWNER/NAME or OWNER/NAME@REVISION."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name) is not None
 
 
 def resolve(path: str | Path) -> Path:
     """Return the local folder of `path`; a hub id such as ``amazon/chronos-2`` is downloaded.
 
-    Only JSON and safetensors files are fetched, into the cache of huggingface_hub, which also
-    decides about tokens, mirrors and offline mode (``HF_HUB_OFFLINE=1``).
+    A branch, tag or commit may follow, as in ``OWNER/NAME@REVISION``. Only JSON and safetensors
+    files are fetched, into the cache of huggingface_hub, which also decides about tokens, mirrors
+    and offline mode (``HF_HUB_OFFLINE=1``).
 
     Raises:
       InputError: when there is neither such a folder nor such a repository.
@@ -32,7 +33,11 @@ def resolve(path: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        repository, _, revision = name.partition("@")
+        patterns = ["*.json", "*.safetensors"]
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(

@@ -11,5 +11,17 @@ look across them.
 from tsmjax.models.ttm.config import Compat, Config
 from tsmjax.models.ttm.model import Model
 from tsmjax.models.ttm.presets import FREQUENCIES, LORA, PRESETS, SHARDING, flops
+from tsmjax.models.ttm.published import Published, select_ttm
 
-__all__ = ["FREQUENCIES", "LORA", "PRESETS", "SHARDING", "Compat", "Config", "Model", "flops"]
+__all__ = [
+    "FREQUENCIES",
+    "LORA",
+    "PRESETS",
+    "SHARDING",
+    "Compat",
+    "Config",
+    "Model",
+    "Published",
+    "flops",
+    "select_ttm",
+]

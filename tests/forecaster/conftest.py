@@ -1,0 +1,19 @@
+"""Forecasters of tables that tests share."""
+
+import pytest
+import shops
+
+from tsmjax import Forecaster
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed") / "hf"
+    return Forecaster.from_pretrained(shops.save(folder, shops.MIXED, shops.SCALERS))
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory):
+    """Channel by channel, with quantiles and a frequency token, and without scalers."""
+    folder = tmp_path_factory.mktemp("alone") / "hf"
+    return Forecaster.from_pretrained(shops.save(folder, shops.LEVELS))
