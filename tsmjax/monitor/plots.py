@@ -127,19 +127,19 @@ def sweep(
     rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggestion: float, path: str | Path
 ) -> Path:
     """Draw losses (n,), and their running mean, over learning rates, and the suggested one."""
-    figure = _figure(8.0, 4.2)
+    figure = new_figure(8.0, 4.2)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     axes.plot(rates, losses, color=_LOSS, alpha=0.35, linewidth=1.0, label="loss")
     axes.plot(rates, smooth, color=_LOSS, linewidth=2.0, label="running mean")
-    axes.axvline(suggestion, color=_INK, linewidth=1.0, linestyle=":", label=f"{suggestion:.2g}")
+    axes.axvline(suggestion, color=INK, linewidth=1.0, linestyle=":", label=f"{suggestion:.2g}")
     axes.set_xscale("log")
     low, high = smooth.min(), max(losses[0], smooth.max())
     axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
