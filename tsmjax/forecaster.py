@@ -40,6 +40,10 @@ class Forecaster:
     torch tensors do as well as arrays. NaN is missing. Variates and covariates of one task see each
     other; different tasks do not, whatever the batch, unless `cross_learning` asks for it.
 
+    Models of tables (TTM) take covariates by the names they were trained with, as numbers or
+    booleans, and bring values to the scale of their training data and back; those that do not mix
+    channels take none, and forecast each target by itself.
+
     Results are float32 NumPy arrays.
 
     Attributes:

@@ -130,14 +130,19 @@ def test_the_step_length_is_told_to_models_that_ask(alone):
 
 
 def test_scales_are_found_by_name(tmp_path):
-    artefacts = {"names": ["x", "y"], "mean": [1e3, 0.0], "deviation": [2.0, 1e4]}
+    artefacts = {"names": ["x", "y"], "mean": [3.0, 0.0], "deviation": [10.0, 1e4]}
     both = Forecaster.from_pretrained(save(tmp_path / "m", {"scaling": "none"}, artefacts))
-    values = 1e3 + np.random.default_rng(0).normal(size=40)
-    df = frame(("a",)).assign(x=values, y=0.0)[["item_id", "timestamp", "x", "y"]]
-    x = both.predict_df(df, quantile_levels=[0.5])["predictions"][:6]
-    assert 900 < x.mean() < 1100
+    values = np.random.default_rng(0).normal(size=(2, 40))
+    expected = by_hand(both, values, np.full((2, 6), np.nan), artefacts)[0]
+    df = frame(("a",)).assign(x=values[0], y=values[1])[["item_id", "timestamp", "x", "y"]]
+    found = both.predict_df(df, quantile_levels=[0.5])
+    x = found.loc[found["target_name"] == "x", "predictions"]
+    np.testing.assert_allclose(x, expected, rtol=1e-5)
     alone_x = both.predict_df(df[["item_id", "timestamp", "x"]], target="x", quantile_levels=[0.5])
-    np.testing.assert_allclose(alone_x["predictions"], x, rtol=1e-6)
+    np.testing.assert_allclose(alone_x["predictions"], expected, rtol=1e-5)
+    np.testing.assert_allclose(both.predict([values], 6)[0][0, 0], expected, rtol=1e-5)
+    named = both.predict([values[:1]], 6, targets=["x"])[0][0, 0]
+    np.testing.assert_allclose(named, expected, rtol=1e-5)
 
 
 def test_states_of_the_targets(mixed, alone):

@@ -93,6 +93,13 @@ def test_covariates_and_variates(prepare):
     assert item.target.tolist() == [list(range(200, 210)), list(range(-200, -210, -1))]
     assert item.past.tolist() == [[3 * n for n in range(10)]]
     assert item.future.tolist() == [[2 * n for n in range(10)]]
+    names = {"target": ["target", "other"], "past_feat_dynamic_real": ["rain"]}
+    assert source.names == names | {"feat_dynamic_real": ["price"]}
+
+
+def test_series_of_a_wide_table_have_no_names_of_their_own(prepare):
+    _, source, _, _ = prepare(wide(x=range(10), y=range(10)))
+    assert len(source) == 2 and source.names == {}
 
 
 def test_targets_without_an_id_are_one_item(prepare):

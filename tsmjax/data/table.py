@@ -122,7 +122,8 @@ class Table:
         self.targets, past, self.known = (int(found[0]) for found in counts)
         self.channels = self.targets + past + self.known
         self.names = default_names(self.targets, past, self.known)
-        if stored := [name for names in self._source.names.values() for name in names]:
+        stored = [name for column in VALUE_COLUMNS for name in self._source.names.get(column, ())]
+        if len(stored) == self.channels:
             self.names = stored
         self.ends = _ends(rows["length"].astype(np.int64), config.split)
         self.mean, self.deviation = np.zeros(self.channels), np.ones(self.channels)

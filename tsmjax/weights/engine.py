@@ -45,6 +45,7 @@ TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each is its own
     "": lambda x: x,
     "T": np.transpose,  # torch linears are (out, in), our kernels (in, out)
 }
+_SAID = ("quantiles", "source")  # artefacts that stay out of config.json
 _TOOLS = ("engine", "hub", "lora")  # modules of this package that are no tables
 
 
@@ -135,7 +136,8 @@ def write(
       config_values: values of the family's `Config`.
       params: nested dict of the model's parameters, in the layout of the config.
       artefacts: what the task stored beside the weights, such as names and scalers of channels;
-        goes into config.json, below our own key.
+        goes into config.json, below our own key, but for quantile levels, which are there already,
+        and the source.
 
     Raises:
       InputError: when the folder is taken or the parameters do not fit the config.
@@ -144,8 +146,8 @@ def write(
     _refuse_taken(folder)
     stored = tensors(family, config_values, params)
     ours = {"family": family, "task": task(family), "format": FORMAT}
-    if artefacts:
-        ours["artefacts"] = dict(artefacts)
+    if kept := {name: x for name, x in (artefacts or {}).items() if name not in _SAID}:
+        ours["artefacts"] = kept
     config = {**table.from_config(config_values), "tsmjax": ours}
     with beside(folder) as unfinished:
         unfinished.mkdir(parents=True)
