@@ -26,7 +26,7 @@ def rows(tmp_path_factory):
 def test_eight_way_fsdp_holds_an_eighth_of_everything(rows):
     whole = dry_run(toy.config(rows, mesh={"fsdp": 1, "replica": 8}, optim={"average": 0.9}))
     split = dry_run(toy.config(rows, mesh={"fsdp": 8, "replica": 1}, optim={"average": 0.9}))
-    kernels, rest = 4 * (8 * 16 + 16 * 3 + 16 * 32), 4 * (3 * 16 + 3 + 32)
+    kernels, rest = 4 * (8 * 16 + 16 * 3 + 16 * 32), 4 * (2 * 16 + 3 + 32)
     assert whole.parameters == kernels + rest
     assert split.parameters == kernels // 8 + rest
     assert split.gradients == split.average == split.parameters

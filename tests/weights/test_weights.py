@@ -244,13 +244,14 @@ def test_source_names_the_path_and_changes_with_the_weights(folder):
 def test_hub_ids_are_downloaded_without_pickles(folder, monkeypatch):
     asked = {}
 
-    def download(name, allow_patterns):
-        asked.update(name=name, patterns=allow_patterns)
+    def download(name, revision, allow_patterns):
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert weights.read("amazon/chronos-2").family == "chronos2"
-    assert asked == {"name": "amazon/chronos-2", "patterns": ["*.json", "*.safetensors"]}
+    patterns = ["*.json", "*.safetensors"]
+    assert asked == {"name": "amazon/chronos-2", "revision": None, "patterns": patterns}
 
 
 def test_unreachable_hub_is_one_sentence(monkeypatch, tmp_path):
