@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tsmjax.data.arrow import file_names, write_state
+from tsmjax.data.arrow_writer import file_names, write_state
 from tsmjax.data.packing import DataConfig, ForecastBatches, Source
 
 FILES = 4

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain reads absl flags in the parent when it starts worker processes.

@@ -10,7 +10,7 @@ import pytest
 import tsmjax
 from configs import chronos2_test
 from tsmjax import checkpoint, step, weights
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.main import run
 from tsmjax.prepare.__main__ import main as prepare
 

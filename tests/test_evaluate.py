@@ -10,7 +10,8 @@ from flax import nnx
 
 from benchmarks import public_sets
 from tsmjax import Forecaster, evaluate, weights
-from tsmjax.data.arrow import Item, write_dataset
+from tsmjax.data.arrow import Item
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 from tsmjax.evals import metrics
 from tsmjax.evals.baselines import BASELINES

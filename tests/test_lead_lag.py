@@ -6,7 +6,8 @@ import pytest
 
 from tsmjax import optim, sharding, state, step
 from tsmjax.config import resolve
-from tsmjax.data.arrow import Item, write_dataset
+from tsmjax.data.arrow import Item
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.evals.evaluator import evaluate
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
 

@@ -15,7 +15,7 @@ import tsmjax
 from configs import chronos2_test
 from tsmjax import Forecaster, checkpoint, optim, pretrained, state, weights
 from tsmjax.config import resolve
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 from tsmjax.models import chronos2
 from tsmjax.nn import functional, lora

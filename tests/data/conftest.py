@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 
 settings.register_profile("no deadline", deadline=None)  # other work may share the machine
 settings.load_profile("no deadline")

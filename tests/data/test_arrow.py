@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tsmjax.data.arrow import ArrowSource, write_dataset
+from tsmjax.data.arrow import ArrowSource
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 
 

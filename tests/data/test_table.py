@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.table import DataConfig, Table, TableBatches
 from tsmjax.errors import InputError
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tsmjax import config
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 from tsmjax.evals import EvalsConfig, suites
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.table import DataConfig, Table
 from tsmjax.evals.evaluator import evaluate
 from tsmjax.evals.windows import WindowEvaluator

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.packing import DataConfig, ForecastBatches, Source
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
 from tsmjax.evals.loss import LossEvaluator

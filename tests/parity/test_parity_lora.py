@@ -13,7 +13,7 @@ from test_parity_training import HORIZON, STEPS, cases, our_batch, our_step, ref
 import tsmjax
 from convert.__main__ import main as convert
 from tsmjax import Forecaster, weights
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.models.chronos2 import QUANTILES_21
 from tsmjax.nn import lora
 from tsmjax.nn.functional import flatten, unflatten

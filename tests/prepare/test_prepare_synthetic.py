@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from tsmjax.data.arrow import ArrowSource, write_dataset
+from tsmjax.data.arrow import ArrowSource
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.synthetic import tsmixup
 from tsmjax.errors import InputError
 from tsmjax.prepare import synthetic

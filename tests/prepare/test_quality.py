@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.prepare.__main__ import main
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsmjax.config import resolve
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 from tsmjax.nn.functional import abstract, merge
 from tsmjax.nn.losses import point_loss

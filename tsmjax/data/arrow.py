@@ -24,10 +24,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,8 +231,8 @@ def _find_files(path: Path) -> list[Path]:
 def _open_index(path: Path, files: list[Path]) -> tuple[dict[str, Any], Path]:
     """Return the index header and the path of its rows, building both when they are out of date."""
     stats = [file.stat() for file in files]
-    name = _digest([str(path), *(file.name for file in files)])
-    state = _digest([_VERSION, *((stat.st_size, stat.st_mtime_ns) for stat in stats)])
+    name = digest([str(path), *(file.name for file in files)])
+    state = digest([_VERSION, *((stat.st_size, stat.st_mtime_ns) for stat in stats)])
     stem = f"index-{name}-{state}"
     folders = [(path if path.is_dir() else path.parent) / ".tsmjax", cache_folder() / "index"]
     for folder in folders:
@@ -263,7 +262,8 @@ def _open_index(path: Path, files: list[Path]) -> tuple[dict[str, Any], Path]:
     )
 
 
-def _digest(values: list[Any]) -> str:
+def digest(values: list[Any]) -> str:
+    """Return 16 hexadecimal digits that tell lists of JSON values apart."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
@@ -468,7 +468,7 @@ def _ranges(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def _rewritten(file: Path) -> Path:
     """Return a mappable copy of `file` in the cache folder: plain floats, NaN for nulls."""
     stat = file.stat()
-    key = _digest([str(file.absolute()), stat.st_size, stat.st_mtime_ns])
+    key = digest([str(file.absolute()), stat.st_size, stat.st_mtime_ns])
 
     def make(unfinished: Path) -> None:
         with _arrow_errors(file), contextlib.ExitStack() as stack:
@@ -510,129 +510,3 @@ def _plain(array: pa.Array) -> pa.Array:
 def _read_table(file: Path) -> pa.Table:
     with pa.memory_map(str(file)) as source:
         return pa.Table.from_batches(list(_batches(file, source)))
-
-
-# ---------------------------------------------------------------------------------------- writing
-
-
-def write_dataset(
-    rows: Iterable[Mapping[str, Any]], folder: str | os.PathLike, shard_bytes: int = 500_000_000
-) -> int:
-    """Write rows as a folder that this module and ``datasets.load_from_disk`` open.
-
-    Args:
-      rows: mappings with `target` (a 1-D array, or 2-D of shape (variates, length)) and optionally
-        the other columns of this module; all rows have the columns of the first. Floats are stored
-        as float32 (float64 when the first row's target is float64), `start` as a timestamp. `names`
-        of the first row, value column → names of its variates, is no column: see
-        `ArrowSource.names`.
-      folder: where to write; must not exist, or be empty. It appears when it is complete.
-      shard_bytes: size at which a new file is begun.
-
-    Returns:
-      The number of rows.
-
-    Raises:
-      InputError: when there are no rows.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    batches = _record_batches(rows)
-    first = next(batches, None)
-    if first is None:
-        raise InputError(f"There are no rows to write to {folder}.")
-    with beside(folder) as unfinished:
-        unfinished.mkdir()
-        shards, count, size, writer = [], 0, 0, None
-        for batch in itertools.chain([first], batches):
-            if writer is None:
-                shards.append(unfinished / f"shard-{len(shards)}")
-                writer, size = pa.ipc.new_stream(str(shards[-1]), batch.schema), 0
-            writer.write_batch(batch)
-            count, size = count + batch.num_rows, size + batch.nbytes
-            if size >= shard_bytes:
-                writer.close()
-                writer = None
-        if writer is not None:
-            writer.close()
-        names = file_names(len(shards))
-        for shard, name in zip(shards, names, strict=True):
-            shard.rename(unfinished / name)
-        write_state(unfinished, names, _digest([folder.name, count]))
-    return count
-
-
-def write_file(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
-    """Write rows as one file of a data set, as `write_dataset` does; it appears when complete.
-
-    Returns:
-      The number of rows.
-    """
-    batches = _record_batches(rows)
-    first = next(batches)
-    with beside(path) as unfinished, pa.ipc.new_stream(str(unfinished), first.schema) as writer:
-        count = 0
-        for batch in itertools.chain([first], batches):
-            writer.write_batch(batch)
-            count += batch.num_rows
-    return count
-
-
-def file_names(files: int) -> list[str]:
-    """Return the names of the files of a data set."""
-    return [f"data-{i:05d}-of-{files:05d}.arrow" for i in range(files)]
-
-
-def write_state(folder: Path, names: Sequence[str], fingerprint: str) -> None:
-    """Write the two JSON files that list the files of a data set, as ``datasets`` does."""
-    state = {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": fingerprint,
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
-    }
-    contents = {
-        "state.json": json.dumps(state, indent=2),
-        "dataset_info.json": '{"description": ""}',
-    }
-    for name, content in contents.items():
-        with beside(folder / name) as unfinished:
-            unfinished.write_text(content)
-
-
-def _record_batches(
-    rows: Iterable[Mapping[str, Any]], size: int = 1000
-) -> Iterator[pa.RecordBatch]:
-    """Yield rows in batches of the schema of the first row."""
-    iterator = iter(rows)
-    schema = None
-    while chunk := list(itertools.islice(iterator, size)):
-        schema = schema or _schema(chunk[0])
-        columns = {name: [_cell(row[name]) for row in chunk] for name in schema.names}
-        yield pa.RecordBatch.from_pydict(columns, schema=schema)
-
-
-def _schema(row: Mapping[str, Any]) -> pa.Schema:
-    fields = []
-    for name, value in row.items():
-        if name == NAMES:
-            continue
-        if name in VALUE_COLUMNS:
-            array = np.asarray(value)
-            number = pa.float64() if array.dtype == np.float64 else pa.float32()
-            kind = pa.list_(number) if array.ndim == 1 else pa.list_(pa.list_(number))
-        elif name == "start":
-            kind = pa.timestamp("ns")
-        elif name == "timestamp":
-            kind = pa.list_(pa.timestamp("ns"))
-        else:
-            kind = pa.scalar(value).type
-        fields.append((name, kind))
-    return pa.schema(fields, {NAMES: json.dumps(row[NAMES])} if NAMES in row else None)
-
-
-def _cell(value: Any) -> Any:
-    return list(value) if isinstance(value, np.ndarray) and value.ndim == 2 else value

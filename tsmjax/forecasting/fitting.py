@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from tsmjax import pretrained, weights
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
 from tsmjax.forecasting.inputs import Series
 from tsmjax.nn import functional

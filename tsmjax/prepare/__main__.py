@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 import tsmjax.prepare
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError, closest
 from tsmjax.prepare.report import Report
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError, closest
 from tsmjax.evals import suites

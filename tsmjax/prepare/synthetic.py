@@ -26,7 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tsmjax.data.arrow import ArrowSource, file_names, write_file, write_state
+from tsmjax.data.arrow import ArrowSource
+from tsmjax.data.arrow_writer import file_names, write_file, write_state
 from tsmjax.data.cache import beside
 from tsmjax.data.synthetic import corpus, workers
 from tsmjax.errors import InputError, closest

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 from rich.console import Console
 from rich.progress import track
 
-from tsmjax.data.arrow import write_dataset
+from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.cache import cache_folder, make_once
 from tsmjax.data.synthetic import corpus, workers
 from tsmjax.errors import InputError, closest
