@@ -1,6 +1,7 @@
 """YAML files and entry points of fine-tuning scripts: every key, and a run on a folder of CSVs."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -73,32 +74,32 @@ def cache(tmp_path_factory):
         yield
 
 
+def settings_file(folder, checkpoint, **sections):
+    """Write a YAML file; arguments replace what stands in a section."""
+    content = {
+        "model": {"path": checkpoint, "context_length": 32, "forecast_length": 8},
+        "data": {
+            **{"source_name": "tiny_cgm", "loader_type": "cache", "y_feature": ["bg_mM"]},
+            **{"x_features": COLUMNS, "timestamp_column": "datetime", "resolution_min": 5},
+            **{"data_split": [0.9, 0.1], "fewshot_percent": 100},
+        },
+        "training": {
+            **{"batch_size": 16, "learning_rate": 0.001, "num_epochs": 1, "use_cpu": False},
+            **{"loss": "mse", "dataloader_num_workers": 0},
+        },
+        "logging": {"debug_mode": False, "log_level": "info"},
+        "output": {"save_metrics": True, "metrics_format": "json"},
+    }
+    for section, values in sections.items():
+        content[section] = {**content.get(section, {}), **values}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
 @pytest.fixture
 def write(tmp_path, checkpoint):
-    """Write a YAML file; arguments replace, or with None remove, what stands in a section."""
-
-    def run(**sections):
-        content = {
-            "model": {"path": checkpoint, "context_length": 32, "forecast_length": 8},
-            "data": {
-                **{"source_name": "tiny_cgm", "loader_type": "cache", "y_feature": ["bg_mM"]},
-                **{"x_features": COLUMNS, "timestamp_column": "datetime", "resolution_min": 5},
-                **{"data_split": [0.9, 0.1], "fewshot_percent": 100},
-            },
-            "training": {
-                **{"batch_size": 16, "learning_rate": 0.001, "num_epochs": 1, "use_cpu": False},
-                **{"loss": "mse", "dataloader_num_workers": 0},
-            },
-            "logging": {"debug_mode": False, "log_level": "info"},
-            "output": {"save_metrics": True, "metrics_format": "json"},
-        }
-        for section, values in sections.items():
-            content[section] = {**content.get(section, {}), **values}
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return str(path)
-
-    return run
+    return functools.partial(settings_file, tmp_path, checkpoint)
 
 
 def config_of(path, root, options=""):
@@ -301,62 +302,90 @@ def test_raw_files_are_read_by_the_legacy_loader(tmp_path, checkpoint):
     assert table.mean[0] == pytest.approx(6.5, abs=0.1)
 
 
-def test_a_run_from_a_file_leaves_scores_and_a_model_that_knows_its_columns(
-    write, root, tmp_path, monkeypatch, capsys
-):
-    argument = f"configs/ttm_yaml.py:{write()},data={root}"
-    command = ["main", f"--config={argument}", f"--workdir={tmp_path / 'run'}"]
-    overrides = [
-        "--config.optim.length=4",
-        "--config.data.batch_size=8",
-        "--config.log.plots=False",
-    ]
+@pytest.fixture(scope="module")
+def finished(root, checkpoint, tmp_path_factory):
+    """The YAML file, and the run folder that the training command made of it."""
+    folder = tmp_path_factory.mktemp("run")
+    path = settings_file(folder, checkpoint)
+    command = ["main", f"--config=configs/ttm_yaml.py:{path},data={root}"]
+    overrides = ["--config.optim.length=4", "--config.data.batch_size=8"]
+    overrides += ["--config.log.plots=False", f"--workdir={folder / 'run'}"]
     assert main.run([*command, *overrides]) == 0
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    return path, folder / "run"
+
+
+def test_a_run_from_a_file_leaves_scores_and_a_model_that_knows_its_columns(finished):
+    _, run = finished
+    found = json.loads((run / "results.json").read_text())
     assert found["step"] == 4 and np.isfinite(found["test"]["tiny_cgm/mse"])
     assert found["trained_parameters"] < found["parameters"]
-    forecaster = tsmjax.Forecaster.from_pretrained(tmp_path / "run")
+    forecaster = tsmjax.Forecaster.from_pretrained(run)
     df = patient(9, rows=50)[["bg_mM", *COLUMNS]].ffill().reset_index().assign(item_id="p09")
     frame = forecaster.predict_df(df, timestamp_column="datetime", quantile_levels=[0.5])
     assert frame["target_name"].unique().tolist() == ["bg_mM"] and len(frame) == 8
     assert frame["predictions"].between(0, 20).all()
 
 
-def test_the_old_entry_points_train(root, checkpoint, tmp_path):
-    settings = TTMConfig(
-        data_source_name="tiny_cgm",
-        model_path=checkpoint,
-        context_length=32,
-        forecast_length=8,
-        x_features=["iob"],
-        batch_size=256,
-        num_epochs=1,
-        save_metrics=False,
-        dataloader_num_workers=0,
-    )
-    trainer = TTMTrainer(settings, workdir=str(tmp_path / "run"), data_root=root)
+@pytest.fixture
+def told(monkeypatch, finished):
+    """What `tsmjax.train` is called with, in place of a second run; it returns those results."""
+    calls = []
+
+    def train(config, workdir=None):
+        calls.append((config, workdir))
+        return json.loads((finished[1] / "results.json").read_text())
+
+    monkeypatch.setattr("tsmjax.trainer.train", train)
+    return calls
+
+
+def test_the_trainer_trains_what_the_command_trains(finished, root, told):
+    path, run = finished
+    trainer = TTMTrainer(TTMConfig.from_yaml(path), data_root=root, workdir="w")
     with pytest.raises(InputError, match=r"call train\(\) first"):
         _ = trainer.forecaster
     metrics = trainer.train()
-    assert metrics["eval_loss"] == metrics["eval_mse"] == pytest.approx(metrics["eval_rmse"] ** 2)
-    assert metrics["run"] == str(tmp_path / "run") and metrics["test_mae"] > 0
+    ((values, workdir),) = told
+    expected = json.loads((run / "config.json").read_text())
+    expected["data"]["batch_size"], expected["optim"]["length"] = 16, "1 epochs"
+    expected["log"]["plots"] = True
+    assert json.loads(json.dumps(resolve(values).to_dict())) == expected and workdir == "w"
+    scores = json.loads((run / "results.json").read_text())["best"]
+    assert metrics["eval_loss"] == metrics["eval_mse"] == scores["tiny_cgm/mse"]
+    assert metrics["eval_rmse"] == pytest.approx(metrics["eval_mse"] ** 0.5)
+    assert metrics["test_mae"] > 0 and metrics["run"] == str(run)
+    assert trainer.forecaster.model_context_length == 32
 
-    arguments = [checkpoint, 32, 8, "tiny_cgm", ["bg_mM"], ["iob"], "datetime", 5, [0.9, 0.1], 100]
-    arguments += [256, 1e-3, 1]
-    options = {"data_root": root, "save_metrics": False, "dataloader_num_workers": 0}
-    # The run of the same settings is there already: it is resumed, and its results come back.
-    options["workdir"] = str(tmp_path / "run")
+
+def arguments(checkpoint):
+    first = [checkpoint, 32, 8, "tiny_cgm", ["bg_mM"], COLUMNS, "datetime", 5, [0.9, 0.1], 100]
+    return [*first, 16, 1e-3, 1]
+
+
+def test_the_old_function_warns_and_returns_what_it_did(finished, root, checkpoint, told):
+    old, options = arguments(checkpoint), {"data_root": root, "dataloader_num_workers": 0}
     with pytest.warns(DeprecationWarning, match="use TTMTrainer"):
-        again = finetune_ttm(*arguments, **options)
-    assert again["eval_loss"] == metrics["eval_loss"]
+        metrics = finetune_ttm(*old, **options, name="tiny")
     with pytest.warns(DeprecationWarning):
-        old, windows = finetune_ttm(*arguments, **options, returns="trainer")
-    assert old.metrics["test_loss"] == metrics["test_loss"]
+        trainer, windows = finetune_ttm(*old, **options, name="tiny", returns="trainer")
+    assert trainer.metrics == metrics
+    expected = ttm_yaml.get_config(f"{finished[0]},data={root}").to_dict()
+    assert [resolve(values) for values, _ in told] == [resolve(expected)] * 2
     window = windows[-1]
-    assert len(windows) > 10 and window["past_values"].shape == (32, 2)
-    assert window["future_values"].shape == (8, 2) and window["past_observed_mask"].all()
-    assert window["future_observed_mask"][:, 0].all() and not window["future_values"][:, 1].any()
+    assert len(windows) > 10 and window["past_values"].shape == (32, 4)
+    assert window["future_values"].shape == (8, 4) and window["past_observed_mask"].all()
+    assert window["future_observed_mask"][:, 0].all() and not window["future_values"][:, 1:].any()
+    with pytest.raises(IndexError):
+        windows[len(windows)]
     with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="did you mean 'sched"):
-        finetune_ttm(*arguments, **options, schedule="cosine")
+        finetune_ttm(*old, **options, schedule="cosine")
     with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="returns is 'both'"):
-        finetune_ttm(*arguments, **options, returns="both")
+        finetune_ttm(*old, **options, returns="both")
+
+
+@pytest.mark.slow
+def test_the_trainer_and_the_old_function_train(root, checkpoint, tmp_path):
+    options = {"data_root": root, "dataloader_num_workers": 0, "save_metrics": False}
+    with pytest.warns(DeprecationWarning):
+        metrics = finetune_ttm(*arguments(checkpoint), **options, workdir=str(tmp_path / "run"))
+    assert np.isfinite(metrics["eval_loss"]) and metrics["step"] > 10

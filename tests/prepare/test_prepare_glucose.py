@@ -1,33 +1,10 @@
 """Glucose files to Arrow: grid, gaps, covariates, and what the report says."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tsmjax.data.arrow import ArrowSource
 from tsmjax.glucose import features
-from tsmjax.prepare.__main__ import main
-
-
-@pytest.fixture
-def prepare(tmp_path, capsys):
-    """Prepare a file or folder; return (exit code, items by name, report, output)."""
-
-    def run(source, *options):
-        folder = tmp_path / "out"
-        code = main(["glucose", "--src", str(source), "--dst", str(folder), *options])
-        output = "".join(capsys.readouterr())
-        if code:
-            return code, {}, None, output
-        opened = ArrowSource(folder)
-        report = json.loads((folder / "report.json").read_text())
-        items = opened.read(np.arange(len(opened)))
-        names = [item["item_id"] for item in report["items"]]
-        return code, dict(zip(names, items, strict=True)), report, output
-
-    return run
 
 
 def readings(minutes, values, **columns) -> pd.DataFrame:
@@ -35,7 +12,7 @@ def readings(minutes, values, **columns) -> pd.DataFrame:
     return pd.DataFrame({"id": "a", "time": times, "gl": values, **columns})
 
 
-def test_short_gaps_hold_and_long_gaps_split(prepare, tmp_path):
+def test_short_gaps_hold_and_long_gaps_split(prepare_glucose, tmp_path):
     # 45 minutes without a reading are held, 50 are not; one reading is a fault, one comes twice.
     minutes = [0, 5, 10.4, 14.8, 60, 65, 115, 120, 125, 130, 131]
     values = [100, 101, 102, 900, 104, 105, 106, 107, 108, 109, 111]
@@ -43,13 +20,13 @@ def test_short_gaps_hold_and_long_gaps_split(prepare, tmp_path):
     table.loc[3, "time"] += pd.Timedelta(minutes=0.2)
     table.to_csv(tmp_path / "raw.csv", index=False)
     table.loc[3, "gl"] = 103
-    code, items, report, _ = prepare(tmp_path / "raw.csv", "--min-rows", "2", "--gap", "50")
+    code, items, report, _ = prepare_glucose(tmp_path / "raw.csv", "--min-rows", "2", "--gap", "50")
     assert code == 0
     assert list(items) == ["a"]
 
     table.to_csv(tmp_path / "mended.csv", index=False)
     (tmp_path / "out").rename(tmp_path / "first")
-    _, items, report, _ = prepare(tmp_path / "mended.csv", "--min-rows", "2")
+    _, items, report, _ = prepare_glucose(tmp_path / "mended.csv", "--min-rows", "2")
     held = [100, 101, 102, 103, *[103] * 8, 104, 105]
     np.testing.assert_allclose(items["a/0"].target[0], held)
     np.testing.assert_allclose(items["a/1"].target[0], [106, 107, 108, 110])
@@ -59,27 +36,27 @@ def test_short_gaps_hold_and_long_gaps_split(prepare, tmp_path):
     assert report["items"][1]["start"].startswith("2024-03-01T07:55:02")
 
 
-def test_faults_and_short_series_are_reported(prepare, tmp_path):
+def test_faults_and_short_series_are_reported(prepare_glucose, tmp_path):
     minutes = 5 * np.arange(40)
     values = np.where(minutes == 50, 5.0, 120.0)
     readings(minutes, values).to_csv(tmp_path / "raw.csv", index=False)
-    code, items, report, _ = prepare(tmp_path / "raw.csv", "--min-rows", "30")
+    code, items, report, _ = prepare_glucose(tmp_path / "raw.csv", "--min-rows", "30")
     assert (code, len(items)) == (0, 1)
     assert "a: 1 readings outside 20 to 600 mg/dL were left out." in report["notes"]
     (tmp_path / "out").rename(tmp_path / "first")
-    code, _, _, output = prepare(tmp_path / "raw.csv")
+    code, _, _, output = prepare_glucose(tmp_path / "raw.csv")
     assert code == 2
     assert "40 rows between long gaps, less than --min-rows 144" in output
 
 
-def test_held_values_never_come_from_the_future(prepare, tmp_path):
+def test_held_values_never_come_from_the_future(prepare_glucose, tmp_path):
     rng = np.random.default_rng(0)
     minutes = 5 * np.flatnonzero(rng.random(300) < 0.8)
     values = rng.uniform(60, 300, len(minutes)).round()
     results = []
     for number, until in enumerate((len(minutes), 120)):
         readings(minutes[:until], values[:until]).to_csv(tmp_path / "raw.csv", index=False)
-        results.append(prepare(tmp_path / "raw.csv", "--min-rows", "2")[1])
+        results.append(prepare_glucose(tmp_path / "raw.csv", "--min-rows", "2")[1])
         (tmp_path / "out").rename(tmp_path / f"out{number}")
     whole, part = (next(iter(found.values())).target[0] for found in results)
     np.testing.assert_array_equal(whole[: len(part)], part)
@@ -94,8 +71,8 @@ def simglucose(tmp_path, rows=200):
     return tmp_path / "adult_001.csv"
 
 
-def test_meals_and_doses_stand_in_the_row_that_ends_them(prepare, tmp_path):
-    _, items, report, _ = prepare(simglucose(tmp_path))
+def test_meals_and_doses_stand_in_the_row_that_ends_them(prepare_glucose, tmp_path):
+    _, items, report, _ = prepare_glucose(simglucose(tmp_path))
     item = items["adult_001"]
     np.testing.assert_allclose(item.target[0], 121.5)
     assert (
@@ -109,9 +86,9 @@ def test_meals_and_doses_stand_in_the_row_that_ends_them(prepare, tmp_path):
     assert item.future.shape[0] == 0
 
 
-def test_announced_meals_are_known_ahead_and_units_are_converted(prepare, tmp_path):
+def test_announced_meals_are_known_ahead_and_units_are_converted(prepare_glucose, tmp_path):
     options = "--announced", "--unit", "mmol/L", "--legacy-hovorka-180"
-    _, items, _, _ = prepare(simglucose(tmp_path), *options)
+    _, items, _, _ = prepare_glucose(simglucose(tmp_path), *options)
     item = items["adult_001"]
     np.testing.assert_allclose(item.target[0], 121.5 / 18.018, rtol=1e-6)
     assert item.past.shape[0] == 0
@@ -119,7 +96,7 @@ def test_announced_meals_are_known_ahead_and_units_are_converted(prepare, tmp_pa
     assert item.future[0][11 + 60 :].max() == 0  # nothing after 180 minutes
 
 
-def test_big_ideas_joins_food_logs(prepare, tmp_path):
+def test_big_ideas_joins_food_logs(prepare_glucose, tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
     times = pd.date_range("2020-02-13 17:23:32", periods=150, freq="5min")
@@ -130,14 +107,14 @@ def test_big_ideas_joins_food_logs(prepare, tmp_path):
     food = {"time_begin": ["2020-02-13 17:40:00", "2020-02-13 17:43:32", np.nan]}
     food = pd.DataFrame({**food, "total_carb": [30.0, 10.0, 99.0]})
     food.to_csv(folder / "Food_Log_001.csv", index=False)
-    _, items, report, _ = prepare(folder)
+    _, items, report, _ = prepare_glucose(folder)
     carbs = np.zeros(149)
     carbs[4] = 40.0  # 17:43:32 ends the interval of both
     np.testing.assert_allclose(items["001"].past[0], features.carb_features(carbs)[0], atol=1e-5)
     assert "Dexcom_001: 1 lines are no readings and were left out." in report["notes"]
 
 
-def test_shanghai_insulin_is_sorted_by_kind(prepare, tmp_path):
+def test_shanghai_insulin_is_sorted_by_kind(prepare_glucose, tmp_path):
     rows = 200
     table = pd.DataFrame(
         {
@@ -163,7 +140,7 @@ def test_shanghai_insulin_is_sorted_by_kind(prepare, tmp_path):
     table.loc[30, "CSII - basal insulin (Novolin R, IU / H)"] = stop
     table.loc[2, "Dietary intake"] = "Egg 60 g"
     table.to_csv(tmp_path / "shanghai.csv", index=False)
-    _, items, report, _ = prepare(tmp_path / "shanghai.csv")
+    _, items, report, _ = prepare_glucose(tmp_path / "shanghai.csv")
     iob, _, meal, basal = items["1001"].past
     insulin = np.zeros(rows)
     insulin[[3, 9, 20]] = 4, 2, 5
@@ -188,8 +165,8 @@ def brist1d(tmp_path, **changes):
     return tmp_path / "train.csv"
 
 
-def test_brist1d_rows_become_days(prepare, tmp_path):
-    _, items, report, _ = prepare(brist1d(tmp_path), "--unit", "mmol/L")
+def test_brist1d_rows_become_days(prepare_glucose, tmp_path):
+    _, items, report, _ = prepare_glucose(brist1d(tmp_path), "--unit", "mmol/L")
     item = items["p01"]
     assert item.target.shape == (1, 576)  # past midnight twice, unbroken
     np.testing.assert_allclose(item.target[0], 6.5, rtol=1e-6)
@@ -200,10 +177,10 @@ def test_brist1d_rows_become_days(prepare, tmp_path):
     assert "p01: 1 negative insulin left out." in report["notes"]
 
 
-def test_the_test_part_of_brist1d_is_refused(prepare, tmp_path):
+def test_the_test_part_of_brist1d_is_refused(prepare_glucose, tmp_path):
     path = brist1d(tmp_path)
     pd.read_csv(path).drop(columns="bg+1:00").to_csv(path, index=False)
-    code, _, _, output = prepare(path)
+    code, _, _, output = prepare_glucose(path)
     assert code == 2
     assert "random order" in output
 
@@ -218,9 +195,9 @@ def test_the_test_part_of_brist1d_is_refused(prepare, tmp_path):
         (readings([0, 5], [100, 100]), (), "it has 2 readings"),
     ],
 )
-def test_bad_files_are_named(prepare, tmp_path, table, options, match):
+def test_bad_files_are_named(prepare_glucose, tmp_path, table, options, match):
     table.to_csv(tmp_path / "raw.csv", index=False)
-    code, _, _, output = prepare(tmp_path / "raw.csv", *options)
+    code, _, _, output = prepare_glucose(tmp_path / "raw.csv", *options)
     assert code == 2
     assert match in " ".join(output.split())
 
@@ -234,8 +211,8 @@ def test_bad_files_are_named(prepare, tmp_path, table, options, match):
         ("simglucose", 30, 4),
     ],
 )
-def test_real_files(prepare, test_data, name, items, variates):
-    code, found, report, _ = prepare(test_data / "data" / "cgm" / name)
+def test_real_files(prepare_glucose, test_data, name, items, variates):
+    code, found, report, _ = prepare_glucose(test_data / "data" / "cgm" / name)
     assert code == 0
     assert len(found) >= items
     assert report["summary"]["missing"] == 0.0

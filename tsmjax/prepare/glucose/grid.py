@@ -104,23 +104,19 @@ def _minutes(times: pd.DatetimeIndex) -> np.ndarray:
 def _spacing(times: pd.DatetimeIndex) -> int:
     """Return the usual minutes between two readings of a sensor.
 
-    Two sensors in turns have a usual distance between every other reading, and none between
-    neighbours.
+    Where two sensors take turns, neighbours have no usual distance, but most readings have another
+    one step later as their next or next but one.
     """
     minutes = np.asarray(_minutes(times))
-
-    def usual(lag: int) -> tuple[int, float]:
-        apart = np.round(minutes[lag:] - minutes[:-lag]).astype(int)
-        apart = apart[(apart > 0) & (apart <= 60)]
-        if not len(apart):
-            return 5, 0.0
-        mode = int(np.bincount(apart).argmax())
-        return mode, float(np.mean(apart == mode))
-
-    (one, share), (two, share_of_two) = usual(1), usual(2)
-    if share < 0.8 <= share_of_two and one not in _STEPS and two in _STEPS:
-        return two
-    return one
+    apart = [np.round(minutes[lag:] - minutes[:-lag]).astype(int) for lag in (1, 2)]
+    near = apart[0][(apart[0] > 0) & (apart[0] <= 60)]
+    if not len(near):
+        return 5
+    usual = int(np.bincount(near).argmax())
+    if usual in _STEPS and np.mean(near == usual) >= 0.6:
+        return usual
+    shares = [np.mean((apart[0][:-1] == step) | (apart[1] == step)) for step in _STEPS]
+    return _STEPS[int(np.argmax(shares))] if max(shares) >= 0.8 else usual
 
 
 def _one_sensor(name: str, readings: pd.Series, every: int, report: Report) -> pd.Series:
@@ -153,7 +149,7 @@ def _one_sensor(name: str, readings: pd.Series, every: int, report: Report) -> p
         times = minutes[chain]
         inside = np.zeros(len(chain), bool)
         for begin, end in spans:
-            inside |= (times > begin) & (times < end)
+            inside |= (times > begin - 0.6 * every) & (times < end + 0.6 * every)
         if inside.sum() >= _RUN:
             dropped += np.asarray(chain)[inside].tolist()
         spans.append((times[0], times[-1]))
