@@ -247,9 +247,6 @@ def test_a_model_of_single_channels_takes_no_covariates(alone):
         alone.predict_df(df, quantile_levels=[0.5])
 
 
-def test_what_such_a_forecaster_cannot_do_it_says(mixed, tmp_path):
+def test_what_such_a_forecaster_cannot_do_it_says(mixed):
     with pytest.raises(InputError, match="this one is of 'multivariate'"):
         mixed.fit([np.arange(30.0)], 6)
-    model = {"num_input_channels": 2, "decoder_mode": "mix_channel", "categories": (3,)}
-    with pytest.raises(InputError, match="static categories"):
-        Forecaster.from_pretrained(save(tmp_path / "m", model))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tsmjax.data import categories
 from tsmjax.data.arrow import VALUE_COLUMNS, ArrowSource
 from tsmjax.data.synthetic.embedded import resolve
 from tsmjax.data.windows import Windows
@@ -133,6 +134,11 @@ class Table:
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self._source)
+
+    @property
+    def category_names(self) -> list[str]:
+        """What the static categories are called; empty when the data set does not tell."""
+        return self._source.names.get(categories.COLUMN, [])
 
     def metadata(self, item: int) -> dict[str, Any]:
         """Return the columns of an item that are not values (item_id, start, freq, …)."""

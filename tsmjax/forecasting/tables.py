@@ -17,6 +17,7 @@ import numpy as np
 from pandas.api import types
 
 from tsmjax.config import find_module
+from tsmjax.data.categories import Category, of_artefacts
 from tsmjax.data.frequency import same_step
 from tsmjax.data.table import default_names
 from tsmjax.errors import InputError, closest
@@ -43,6 +44,7 @@ class Schema:
       known: names of the covariates known ahead.
       places: position of each in the model's input, in this order.
       scalers: name → (mean, deviation) over the training data; empty when they were not kept.
+      categories: static categories of a series.
     """
 
     targets: tuple[str, ...]
@@ -50,11 +52,17 @@ class Schema:
     known: tuple[str, ...]
     places: tuple[int, ...]
     scalers: Mapping[str, tuple[float, float]]
+    categories: tuple[Category, ...] = ()
 
     @property
     def covariates(self) -> tuple[str, ...]:
-        """Names of all covariates, in the order of their rows."""
+        """Names of all covariates, in the order of their channels."""
         return self.past + self.known
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the rows of a `Series` behind the targets: categories are rows of one value."""
+        return (*self.past, *(one.name for one in self.categories), *self.known)
 
 
 def schema_of(config: Any, artefacts: Mapping[str, Any]) -> Schema:
@@ -62,7 +70,7 @@ def schema_of(config: Any, artefacts: Mapping[str, Any]) -> Schema:
 
     Args:
       config: the model's, with `predicted` and `known_channels`.
-      artefacts: `names`, `mean` and `deviation` of each channel; each may be lacking.
+      artefacts: `names`, `mean` and `deviation` of each channel, `categories`; each may be lacking.
     """
     mean, deviation = artefacts.get("mean", ()), artefacts.get("deviation", ())
     channels = len(mean) or config.num_input_channels
@@ -82,7 +90,9 @@ def schema_of(config: Any, artefacts: Mapping[str, Any]) -> Schema:
         tuple(names[end - size : end])
         for end, size in zip(ends, map(len, (targets, past, known)), strict=True)
     )
-    return Schema(*parts, places, scalers)
+    stored = artefacts.get("categories", ())
+    categories = tuple(of_artefacts(config.categories, stored))
+    return Schema(*parts, places, scalers, categories)
 
 
 class Passes:
@@ -100,17 +110,9 @@ class Passes:
         Args:
           pretrained: task, model and what the task stored.
           device: where to run; None for JAX's default.
-
-        Raises:
-          InputError: when the model needs static categories.
         """
         model, self.artefacts = pretrained.model, dict(pretrained.artefacts)
         self.config = config = model.config
-        if config.categories:
-            raise InputError(
-                "This model was trained with static categories (model.categories), which a "
-                "Forecaster does not take: train one without them."
-            )
         self._task, self._device = pretrained.task, device
         self._family = find_module("models", pretrained.config["model"]["family"])
         self._schema = schema_of(config, self.artefacts)
@@ -152,15 +154,20 @@ class Passes:
     ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Return the frames with the columns that the model looks at, in its order.
 
+        Static categories become numbers.
+
         Raises:
-          InputError: when a covariate is missing or does not hold numbers.
+          InputError: when a covariate is missing or does not hold numbers, or a category is
+            unknown or changes within a series.
         """
-        past, known = (self._schema.past, self._schema.known) if self._mixes else ((), ())
-        required = (columns.id, columns.time, *columns.targets, *past, *known)
+        schema = self._schema
+        past, known = (schema.past, schema.known) if self._mixes else ((), ())
+        others = schema.rows if self._mixes else ()
+        required = (columns.id, columns.time, *columns.targets, *others)
         frames.require(df, required, "The data frame")
         if unused := [name for name in df.columns if name not in required]:
             warnings.warn(f"The model does not look at {_listed(unused)}.", stacklevel=3)
-        df = _numeric(df[list(required)], (*past, *known))
+        df = _numeric(_coded(df[list(required)], schema.categories, columns.id), (*past, *known))
         if not known:
             return df, None
         if future_df is None:
@@ -198,11 +205,11 @@ class Passes:
                 "for a shorter horizon, or train a model for this one."
             )
         series = self._read(inputs, horizon)
-        past, future, (mean, deviation), rows = self._rows(series, options, horizon)
+        past, future, static, (mean, deviation), rows = self._rows(series, options, horizon)
         token = self._token(options.freq)
         found = []
         for part in self._batches(len(past), options.batch_size):
-            found.append(self._roll(past[part], future[part], horizon, token))
+            found.append(self._roll(past[part], future[part], static[part], horizon, token))
             if options.after_batch:
                 options.after_batch()
         forecasts = np.concatenate(found)  # (rows, predicted channels, Q, horizon)
@@ -218,10 +225,12 @@ class Passes:
         `Forecaster.embed`.
         """
         series = self._read(inputs, 0)
-        values, _, (mean, deviation), rows = self._rows(series, Options(batch_size, past, 1), 0)
+        options = Options(batch_size, past, 1)
+        values, _, static, (mean, deviation), rows = self._rows(series, options, 0)
         found = []
         for part in self._batches(len(values), batch_size):
-            batch = self._placed({"context": self._in_place(values[part])}, len(values[part]))
+            arrays = {"context": self._in_place(values[part])} | self._given(static[part])
+            batch = self._placed(arrays, len(values[part]))
             states, (loc, scale) = jax.device_get(self._encode(self.params, batch))
             states, loc, scale = (
                 part_of[: len(values[part]), list(self._targets)].astype(np.float32)
@@ -245,17 +254,18 @@ class Passes:
         schema = self._schema
         if isinstance(inputs, Sequence) and inputs and isinstance(inputs[0], Mapping):
             inputs = [self._checked(entry, number) for number, entry in enumerate(inputs)]
-        series = prepare(inputs, horizon, schema.covariates)
+        series = prepare(inputs, horizon, schema.rows)
         if not self._mixes:
             return series
-        expected = len(schema.targets), len(schema.places), len(schema.known)
+        rows = len(schema.targets) + len(schema.rows)
+        expected = len(schema.targets), rows, len(schema.known)
         for number, one in enumerate(series):
             if (one.targets, len(one.past), one.known) != expected:
                 raise InputError(
                     f"Input {number} has {one.targets} targets and {len(one.past) - one.targets} "
                     f"covariates, but the model was trained with the targets "
                     f"{_listed(schema.targets)} and the covariates "
-                    f"{_listed(schema.covariates) or 'none'}: give a dict with these."
+                    f"{_listed(schema.rows) or 'none'}: give a dict with these."
                 )
         return series
 
@@ -264,6 +274,7 @@ class Passes:
         if not isinstance(entry, Mapping) or "context" in entry:
             return entry
         schema, checked = self._schema, dict(entry)
+        static = checked.pop("static_categories", None)
         past = schema.covariates if self._mixes else ()
         for kind, names in (("past", past), ("future", schema.known if self._mixes else ())):
             found = entry.get(f"{kind}_covariates")
@@ -291,19 +302,45 @@ class Passes:
                 values[name] = value.astype(np.float32)
             if f"{kind}_covariates" in entry:
                 checked[f"{kind}_covariates"] = values
+        codes = self._codes(static, f"Input {number}")
+        if codes:
+            length = np.shape(entry.get("target", ()))[-1:] or (1,)
+            rows = {name: np.full(length, code, np.float32) for name, code in codes.items()}
+            checked["past_covariates"] = {**checked.get("past_covariates", {}), **rows}
         return checked
+
+    def _codes(self, given: Any, where: str) -> dict[str, int]:
+        """Return the numbers of the static categories of a dict, by name."""
+        categories, given = self._schema.categories, {} if given is None else given
+        names = [one.name for one in categories]
+        if not isinstance(given, Mapping):
+            raise InputError(f"{where} has static_categories that are no dict of name and value.")
+        if strange := [name for name in (*given, *names) if (name in given) != (name in names)]:
+            name, what = strange[0], "has" if strange[0] in given else "lacks"
+            raise InputError(
+                f"{where} {what} the static category {name!r}, but the model was trained with "
+                f"{_listed(names) or 'none'}: give them as static_categories."
+            )
+        return {one.name: one.code(given[one.name], where) for one in categories}
 
     def _rows(
         self, series: Sequence[Series], options: Options, horizon: int
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
         """Lay the tasks out as rows of as many channels as the model sees, standardised.
 
         Returns:
-          Past (R, C, T) padded on the left with NaN, future (R, C, horizon), (mean, deviation),
-          each (R, C), and the first row of each task. C follows the schema.
+          Past (R, C, T) padded on the left with NaN, future (R, C, horizon), static (R, categories)
+          int32, (mean, deviation), each (R, C), and the first row of each task. C follows the
+          schema.
         """
-        length, parts = self.config.context_length, []
+        length, parts, static = self.config.context_length, [], []
+        count = len(self._schema.categories)
         for one in series:
+            end = len(one.past) - one.known  # categories are the rows before those known ahead
+            static.append(one.past[end - count : end, -1].astype(np.int32))
+            if count:
+                keep = np.r_[: end - count, end : len(one.past)]
+                one = one._replace(past=one.past[keep], future=one.future[keep])
             seen = one.past[:, -min(options.context_length, length) :]
             past = np.full((len(seen), length), np.nan, np.float32)
             past[:, length - seen.shape[1] :] = seen
@@ -326,7 +363,7 @@ class Passes:
             for part in (past, future)
         )
         past[np.isinf(past)], future[np.isinf(future)] = np.nan, np.nan
-        return past, future, (mean, deviation), first
+        return past, future, np.stack(static), (mean, deviation), first
 
     def _scalers(
         self, past: np.ndarray, targets: int, names: Sequence[str] | None
@@ -356,7 +393,9 @@ class Passes:
         size = max(1, batch_size // (len(self._schema.places) if self._mixes else 1))
         return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
-    def _roll(self, past: np.ndarray, future: np.ndarray, horizon: int, token: int) -> np.ndarray:
+    def _roll(
+        self, past: np.ndarray, future: np.ndarray, static: np.ndarray, horizon: int, token: int
+    ) -> np.ndarray:
         """Forecast (B, predicted channels, Q, horizon), window by window."""
         window, found = self.config.horizon, []
         middle = len(self.config.quantiles) // 2
@@ -365,6 +404,7 @@ class Passes:
             missing = window - ahead.shape[-1]
             padded = np.pad(ahead, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
             arrays = {"context": self._in_place(past), "future": self._in_place(padded)}
+            arrays |= self._given(static)
             if self.config.frequency_vocabulary:
                 arrays["frequency"] = np.full(len(past), token, np.int32)
             forecast = self._start(self.params, self._placed(arrays, len(past)))
@@ -373,6 +413,10 @@ class Passes:
             steps[:, : found[-1].shape[1]] = found[-1][:, :, middle]
             past = np.concatenate([past, steps], axis=-1)[..., -past.shape[-1] :]
         return np.concatenate(found, axis=-1)[..., :horizon]
+
+    def _given(self, static: np.ndarray) -> dict[str, np.ndarray]:
+        """What the model is told of the categories (B, categories) of its rows."""
+        return {"static": static} if self._schema.categories else {}
 
     def _in_place(self, values: np.ndarray) -> np.ndarray:
         """Bring channels from the order of the schema into that of the model."""
@@ -403,7 +447,7 @@ class Passes:
 
     def _encoder(self, params: functional.Tree, batch: dict[str, jax.Array]) -> Any:
         model = functional.merge(self._graph, params, self._stats)
-        states, loc_scale = model.encode(batch["context"])
+        states, loc_scale = model.encode(batch["context"], static=batch.get("static"))
         return states.astype(jnp.float32), loc_scale
 
 
@@ -425,6 +469,20 @@ def _numeric(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
                 "with numbers."
             )
     return df.astype({name: np.float32 for name in names if types.is_bool_dtype(df[name])})
+
+
+def _coded(df: pd.DataFrame, categories: Sequence[Category], item: str) -> pd.DataFrame:
+    """Return the frame with the static categories as their numbers."""
+    for one in categories:
+        codes = {value: one.code(value, "The data frame") for value in df[one.name].unique()}
+        df = df.assign(**{one.name: df[one.name].map(codes).astype(np.float32)})
+        several = df.groupby(item, sort=False)[one.name].nunique() > 1
+        if several.any():
+            raise InputError(
+                f"The static category {one.name!r} changes within series {several.idxmax()!r}: it "
+                "must have one value in each."
+            )
+    return df
 
 
 def _listed(names: Sequence[Any]) -> str:

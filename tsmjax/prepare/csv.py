@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsmjax.data import categories
 from tsmjax.data.arrow import NAMES, VALUE_COLUMNS
 from tsmjax.errors import InputError
 from tsmjax.prepare.columns import (
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--separator", help="character between cells; recognised by default")
     add("--decimal", default=".", help="decimal point of numbers (default: %(default)s)")
     add("--header", choices=("yes", "no"), help="whether the first line names the columns")
+    add("--static-categories", nargs="+", default=[], help="columns that never change in an item")
     add("--missing", nargs="+", default=[], help="further texts that stand for a missing value")
 
 
@@ -68,6 +70,7 @@ class _Columns:
     target: list[str]
     past: list[str]
     future: list[str]
+    static: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def values(self) -> list[str]:
@@ -76,7 +79,8 @@ class _Columns:
     @property
     def names(self) -> dict[str, list[str]]:
         groups = zip(VALUE_COLUMNS, (self.target, self.past, self.future), strict=True)
-        return {column: names for column, names in groups if names}
+        found = {column: names for column, names in groups if names}
+        return found | ({categories.COLUMN: self.static} if self.static else {})
 
 
 def prepare(source: Path, options: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], Report]:
@@ -173,7 +177,8 @@ def _rows(
     """Yield the data set's rows of one table."""
     layout = options.layout
     item = find(file, list(table.columns), options.id_column, ID_NAMES)
-    long = bool(options.target or options.past_covariates or options.future_covariates)
+    roles = ("target", "past_covariates", "future_covariates", "static_categories")
+    long = any(getattr(options, role) for role in roles)
     if layout == "auto":
         layout = "long" if long or (item and table[item].duplicated().any()) else "wide"
     if layout == "rows":
@@ -246,7 +251,8 @@ def _long_columns(
 ) -> _Columns:
     past = [require(file, list(table.columns), name) for name in options.past_covariates]
     future = [require(file, list(table.columns), name) for name in options.future_covariates]
-    taken = {item, time, *past, *future}
+    static = [require(file, list(table.columns), name) for name in options.static_categories]
+    taken = {item, time, *past, *future, *static}
     if options.target:
         target = [require(file, list(table.columns), name) for name in options.target]
     else:
@@ -257,10 +263,10 @@ def _long_columns(
                 f"Which column of {file} is to be forecast? Say --target NAME; "
                 f"there are {', '.join(free) or 'none left'}."
             )
-    names = [*target, *past, *future]
+    names = [*target, *past, *future, *static]
     if twice := [name for name in names if names.count(name) > 1 or name in (item, time)]:
         raise InputError(f"The column {twice[0]!r} of {file} is given two parts at once.")
-    return _Columns(item, time, target, past, future)
+    return _Columns(item, time, target, past, future, static)
 
 
 # --------------------------------------------------------------------------- values and timestamps
@@ -328,6 +334,8 @@ def _row(
         report.dropped.append((name, "all values are missing"))
         return
     row: dict[str, Any] = {"item_id": name}
+    if columns.static:
+        row[categories.COLUMN] = [_constant(name, table[column]) for column in columns.static]
     if columns.time:
         table = table.set_index(columns.time)[columns.values]
         table = ordered(name, table, options, report)
@@ -346,3 +354,15 @@ def _row(
     if columns.future:
         row["feat_dynamic_real"] = values[targets + past :]
     yield row
+
+
+def _constant(name: str, column: pd.Series) -> str:
+    """Return the one value of a static category, as text."""
+    values = column.unique()
+    if len(values) > 1 or pd.isna(values[0]):
+        shown = ", ".join(map(str, values[:3]))
+        raise InputError(
+            f"The static category {column.name!r} of {name} has the values {shown}, but must have "
+            "one in each item: make it a covariate, or correct the file."
+        )
+    return str(values[0])

@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from tsmjax import config as config_lib
+from tsmjax.data import categories
 from tsmjax.data.frequency import same_step
 from tsmjax.data.table import DataConfig, Table, TableBatches
 from tsmjax.errors import InputError
@@ -33,8 +34,6 @@ from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
 
 __all__ = ["Config", "DataConfig", "Task"]
-
-_CATEGORIES = "feat_static_cat"  # column of the static categories, as GluonTS calls it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,13 +173,17 @@ class Task(BaseTask):
         ]
 
     def artefacts(self) -> dict[str, Any]:
-        """Quantile levels, and name, mean and deviation of each channel."""
-        return {
+        """Quantile levels, channels with mean and deviation, static categories with values."""
+        found = {
             "quantiles": list(self.config.model.quantiles),
             "names": self.table.names,
             "mean": self.table.mean.tolist(),
             "deviation": self.table.deviation.tolist(),
         }
+        if self.config.model.categories:
+            _, known = self._categories
+            found["categories"] = [{"name": one.name, "values": one.values} for one in known]
+        return found
 
     @functools.cached_property
     def table(self) -> Table:
@@ -214,27 +217,24 @@ class Task(BaseTask):
     def _extra(self) -> dict[str, np.ndarray]:
         """What a batch holds of each item beside its values, a row an item."""
         model, table, extra = self.config.model, self.table, {}
-        items = [table.metadata(item) for item in range(len(table))] if self._asks else []
         if model.categories:
-            sizes = np.asarray(model.categories)
-            codes = [np.atleast_1d(item.get(_CATEGORIES, ())).astype(np.int32) for item in items]
-            for number, code in enumerate(codes):
-                if code.shape != sizes.shape or (code < 0).any() or (code >= sizes).any():
-                    raise InputError(
-                        f"Item {number} of {table.path} has {_CATEGORIES} = {code.tolist()}, but "
-                        f"model.categories says {list(model.categories)} values each."
-                    )
-            extra["static"] = np.stack(codes)
+            extra["static"], _ = self._categories
         if model.frequency_vocabulary:
             known = self.family.FREQUENCIES
-            names = [same_step(item["freq"], known) if item.get("freq") else None for item in items]
+            steps = [table.metadata(item).get("freq") for item in range(len(table))]
+            names = [same_step(freq, known) if freq else None for freq in steps]
             tokens = np.asarray([known.get(name, 0) for name in names], np.int32)
             extra["frequency"] = np.where(tokens < model.frequency_vocabulary, tokens, 0)
         return extra
 
-    @property
-    def _asks(self) -> bool:
-        return bool(self.config.model.categories or self.config.model.frequency_vocabulary)
+    @functools.cached_property
+    def _categories(self) -> tuple[np.ndarray, list[categories.Category]]:
+        """Numbers (items, categories) of the static categories, and what they stand for."""
+        table = self.table
+        items = [table.metadata(item) for item in range(len(table))]
+        return categories.of_items(
+            items, self.config.model.categories, table.category_names, table.path
+        )
 
     def _predicted(self, channels: int) -> list[int]:
         """Positions of the channels that the model forecasts, of as many as there are."""
