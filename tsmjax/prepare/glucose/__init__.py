@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="covariates to keep, in this order; all that the files have by default",
     )
+    add("--alone", action="store_true", help="glucose alone, without covariates")
     add("--target", nargs="+", default=[], help="column of glucose; further targets behind it")
     add("--timestamp-column", help="column of the times, of processed and table")
     add("--id-column", help="column that names the person, of processed and table")

@@ -45,7 +45,11 @@ def series(person: Person, options: argparse.Namespace, report: Report) -> Itera
     covariates = _covariates(person, first, every, len(glucose), options, report)
     targets = options.target or ["glucose"]
     others = [_chosen(person.name, covariates, target) for target in targets[1:]]
-    covariates = {key: values for key, values in covariates.items() if key not in targets}
+    covariates = {
+        key: values
+        for key, values in covariates.items()
+        if key not in targets and not options.alone
+    }
     kind = "feat_dynamic_real" if options.announced else "past_feat_dynamic_real"
     names = {"target": targets, **({kind: list(covariates)} if covariates else {})}
 
@@ -67,7 +71,7 @@ def series(person: Person, options: argparse.Namespace, report: Report) -> Itera
             target = target / MG_DL_PER_MMOL_L
         row = {
             "item_id": label,
-            "subject": name,
+            "subject": person.subject or name,
             "start": np.datetime64(start, "ns"),
             "freq": f"{every}min",
             "target": _rows([target, *(values[span] for values in others)]),

@@ -19,12 +19,13 @@ class Person:
     """The raw records of one person.
 
     Attributes:
-      name: identifier.
+      name: identifier of the records.
       readings: glucose in mg/dL by time, as recorded.
       meals: carbohydrate in g by time; None when the files have none.
       insulin: doses in U by time; None when the files have none.
       amounts: by name, further amounts by time that add up: steps, meals without their size …
       levels: by name, values by time that hold until the next: basal (U/h), heart rate …
+      subject: whose records they are, where a person has several; empty for `name`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Person:
     insulin: pd.Series | None = None
     amounts: dict[str, pd.Series] = dataclasses.field(default_factory=dict)
     levels: dict[str, pd.Series] = dataclasses.field(default_factory=dict)
+    subject: str = ""
 
 
 def times(name: str, texts: pd.Series) -> pd.DatetimeIndex:

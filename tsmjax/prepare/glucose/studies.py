@@ -99,9 +99,10 @@ def shanghai(tables: Tables, options: argparse.Namespace, report: Report) -> Ite
             rate = pd.to_numeric(rows[_BASAL], errors="coerce")
             rate = rate.where(rate.notna() | rows[_BASAL].isna(), 0.0).set_axis(when)
             rate = rate.where(rate.ffill().notna(), 0.0)
-            yield Person(
-                *(str(name), glucose, None, insulin), amounts={"meal": meal}, levels={"basal": rate}
-            )
+            # Records are named PATIENT_NUMBER_DATE.
+            patient = str(name).partition("_")[0]
+            amounts, levels = {"meal": meal}, {"basal": rate}
+            yield Person(str(name), glucose, None, insulin, amounts, levels, patient)
 
 
 def brist1d(tables: Tables, options: argparse.Namespace, report: Report) -> Iterator[Person]:
