@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import numpy as np
@@ -128,7 +129,6 @@ MAPPED = {
     ("training", "batch_size"): (32, lambda c: c.data.batch_size == 32),
     ("training", "learning_rate"): ("2e-4", lambda c: c.optim.lr == 2e-4),
     ("training", "num_epochs"): (3, lambda c: c.optim.length == "3 epochs"),
-    ("training", "use_cpu"): (True, lambda c: jax.config.jax_platforms == "cpu"),
     ("training", "loss"): (
         "mae",
         lambda c: (c.task.loss, c.evals.metric) == ("mae", "tiny_cgm/mae"),
@@ -162,7 +162,10 @@ MAPPED = {
     ("evaluation", "eval_batch_size"): (99, lambda c: c.evals.batch_size == 99),
     ("evaluation", "metrics"): (["mse"], lambda c: True),
 }
-ELSEWHERE = {("model", "path"), ("data", "source_name"), ("data", "dataloader_num_workers")}
+ELSEWHERE = {
+    *(("model", "path"), ("data", "source_name"), ("data", "dataloader_num_workers")),
+    ("training", "use_cpu"),
+}
 
 
 def test_every_key_is_tried_or_is_a_remark():
@@ -178,6 +181,16 @@ def test_every_key_is_tried_or_is_a_remark():
 def test_a_key_becomes_a_field(write, root, section, key):
     value, holds = MAPPED[section, key]
     assert holds(config_of(write(**{section: {key: value}}), root))
+
+
+def test_use_cpu_tells_jax_before_it_looks_for_devices(write, root, monkeypatch):
+    calls = []
+    config = types.SimpleNamespace(update=lambda *values: calls.append(values))
+    monkeypatch.setattr(translate, "jax", types.SimpleNamespace(config=config))
+    config_of(write(), root)
+    assert not calls
+    config_of(write(training={"use_cpu": True}), root)
+    assert calls == [("jax_platforms", "cpu")]
 
 
 def test_the_defaults_are_those_of_the_scripts(write, root, checkpoint, capsys):
@@ -274,6 +287,9 @@ def test_the_hub_id_of_r2_stands_for_the_checkpoint_that_fits(monkeypatch, root,
 
     monkeypatch.setattr(translate.pretrained, "model_values", model_values)
     options = {"data_source_name": "embedded:kernel_synth?series=4&length=1400", "num_epochs": 1}
+    with pytest.raises(InputError, match="has the columns target, but y_feature and x_features"):
+        translate.to_config(TTMConfig(**options), root)
+    options["y_feature"] = "target"
     found = translate.to_config(TTMConfig(**options, context_length=600), root)
     assert (
         seen == ["ibm-granite/granite-timeseries-ttm-r2@main"] == [found["checkpoint"]["init_from"]]
@@ -362,7 +378,9 @@ def arguments(checkpoint):
     return [*first, 16, 1e-3, 1]
 
 
-def test_the_old_function_warns_and_returns_what_it_did(finished, root, checkpoint, told):
+def test_the_old_function_warns_and_returns_what_it_did(
+    finished, root, checkpoint, told, monkeypatch
+):
     old, options = arguments(checkpoint), {"data_root": root, "dataloader_num_workers": 0}
     with pytest.warns(DeprecationWarning, match="use TTMTrainer"):
         metrics = finetune_ttm(*old, **options, name="tiny")
@@ -375,6 +393,9 @@ def test_the_old_function_warns_and_returns_what_it_did(finished, root, checkpoi
     assert len(windows) > 10 and window["past_values"].shape == (32, 4)
     assert window["future_values"].shape == (8, 4) and window["past_observed_mask"].all()
     assert window["future_observed_mask"][:, 0].all() and not window["future_values"][:, 1:].any()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="JAX runs on gpu alr"):
+        finetune_ttm(*old, **options, use_cpu=True)
     with pytest.raises(IndexError):
         windows[len(windows)]
     with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="did you mean 'sched"):

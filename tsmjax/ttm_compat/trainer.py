@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from tsmjax import config as config_lib
@@ -62,7 +63,13 @@ class TTMTrainer:
         Raises:
           InputError: when a setting, the data or the checkpoint does not fit.
         """
-        outcome = trainer.train(self._values, self._workdir)
+        values = self._values
+        if self.config.use_cpu and (backend := jax.default_backend()) != "cpu":
+            raise InputError(
+                f"use_cpu is true, but JAX runs on {backend} already: set JAX_PLATFORMS=cpu before "
+                "the program starts."
+            )
+        outcome = trainer.train(values, self._workdir)
         self.metrics = {
             **self._scores("eval", outcome["best"]),
             **self._scores("test", outcome["test"]),

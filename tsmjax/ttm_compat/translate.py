@@ -56,6 +56,12 @@ def to_config(
         "workers": settings.dataloader_num_workers,
     }
     table = Table(DataConfig(**data))
+    asked = [_name(settings, one) for one in (*settings.y_feature, *_covariates(settings))]
+    if table.names != asked:
+        raise InputError(
+            f"{path} has the columns {', '.join(table.names)}, but y_feature and x_features name "
+            f"{', '.join(asked)}: name those that are there, in their order."
+        )
     model, skip = _model(settings, table, notices)
     horizon = model.get("prediction_filter_length") or model["prediction_length"]
     batches = TableBatches(
@@ -130,14 +136,16 @@ def _data(settings: TTMConfig, root: Path, announced: bool) -> str:
     if source.is_dir() and any(source.glob("*.arrow")):
         return str(source)
     target, *others = settings.y_feature
-    covariates = list(settings.x_features)
+    covariates = _covariates(settings)
     options = ["--every", str(settings.resolution_min)]
     options += ["--min-rows", str(settings.context_length + settings.forecast_length)]
     options += ["--unit", "mg/dL" if "mg" in target.lower() else "mmol/L"]
     if raw:
         # BrisT1D has a training part with dates that follow the clock, and a shuffled test part.
         source = source / "train.csv" if (source / "train.csv").exists() else source
-        others, covariates = ([_raw_name(one) for one in names] for names in (others, covariates))
+        others, covariates = (
+            [_name(settings, one) for one in names] for names in (others, covariates)
+        )
     else:
         options += ["--format", "processed", "--timestamp-column", settings.timestamp_column]
     options += ["--target", target, *others, "--covariates", *covariates]
@@ -147,8 +155,14 @@ def _data(settings: TTMConfig, root: Path, announced: bool) -> str:
     return prepared("glucose", source, options, plain)
 
 
-def _raw_name(column: str) -> str:
-    """Name of a covariate of raw files, which older tables spelt differently."""
+def _covariates(settings: TTMConfig) -> list[str]:
+    return [name for name in settings.x_features if name not in settings.y_feature]
+
+
+def _name(settings: TTMConfig, column: str) -> str:
+    """Name of a column; those of raw files were spelt differently in older tables."""
+    if settings.loader_type == "cache" or column == settings.y_feature[0]:
+        return column
     return {"hr_bpm": "hr"}.get(column, column.removesuffix("-0:00"))
 
 
