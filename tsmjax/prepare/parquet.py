@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this kind."""
     columns.add_arguments(parser)
     parser.add_argument("--layout", choices=("auto", "lists", "long", "wide"), default="auto")
-    parser.set_defaults(separator=None, decimal=".", header=None, missing=[])
+    unused = {"missing": [], "static_categories": []}
+    parser.set_defaults(separator=None, decimal=".", header=None, **unused)
 
 
 def prepare(source: Path, options: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], Report]:
