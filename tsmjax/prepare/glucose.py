@@ -45,16 +45,18 @@ class _Person(NamedTuple):
     """The raw records of one person.
 
     Attributes:
-      name: identifier.
+      name: identifier of the records.
       readings: glucose in mg/dL by time, as recorded.
       events: by name, amounts by time that add up: carbs (g), insulin (U), meal (count), steps …
       levels: by name, values by time that hold until the next: basal (U/h), heart rate …
+      subject: whose records they are, where a person has several; empty for `name`.
     """
 
     name: str
     readings: pd.Series
     events: dict[str, pd.Series]
     levels: dict[str, pd.Series]
+    subject: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,13 +141,15 @@ def _series(
             target = target / MG_DL_PER_MMOL_L
         row = {
             "item_id": label,
-            "subject": name,
+            "subject": person.subject or name,
             "start": np.datetime64(start, "ns"),
             "freq": f"{every}min",
             "target": target.astype(np.float32),
+            "names": {"target": ["glucose"]},
         }
         if covariates:
             kind = "feat_dynamic_real" if options.announced else "past_feat_dynamic_real"
+            row["names"][kind] = list(covariates)
             row[kind] = np.stack([values[span] for values in covariates.values()]).astype(
                 np.float32
             )
@@ -321,7 +325,10 @@ def _shanghai(tables: dict[str, pd.DataFrame], report: Report) -> Iterator[_Pers
             rate = pd.to_numeric(rows[_BASAL], errors="coerce")
             rate = rate.where(rate.notna() | rows[_BASAL].isna(), 0.0).set_axis(times)
             rate = rate.where(rate.ffill().notna(), 0.0)
-            yield _Person(str(name), glucose, {"insulin": insulin, "meal": meal}, {"basal": rate})
+            events = {"insulin": insulin, "meal": meal}
+            # Records are named PATIENT_NUMBER_DATE.
+            patient = str(name).partition("_")[0]
+            yield _Person(str(name), glucose, events, {"basal": rate}, patient)
 
 
 def _brist1d(tables: dict[str, pd.DataFrame], report: Report) -> Iterator[_Person]:
