@@ -45,6 +45,8 @@ def get_config(argument: str = _VIRTUAL) -> ConfigDict:
         context_length=options.get("context", 12 * hour),
         prediction_length=options.get("horizon", 2 * hour),
         patch_length=hour,
+        num_layers=1,
+        adaptive_patching_levels=2,
     )
     start = options.get("from", "")
     if start:
@@ -67,7 +69,7 @@ def get_config(argument: str = _VIRTUAL) -> ConfigDict:
     config.data.update(
         split=(0.85, 0.15, 0.0) if held_out else (0.7, 0.1, 0.2),
         held_out=held_out,
-        batch_size=256,
+        batch_size=128,
         eval_stride=max(15 // minutes, 1),
     )
     if start:

@@ -162,6 +162,10 @@ class Table:
             for number, item in enumerate(items)
         ]
 
+    def series(self) -> list[np.ndarray]:
+        """Return the targets (targets, length) of every item, as they are stored."""
+        return [item.target for item in self._source.read(np.arange(len(self)))]
+
     def read(
         self,
         items: np.ndarray,

@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gap", type=float, default=45.0, help="most minutes between two readings of one series")
     add("--min-rows", type=int, default=144, help="shortest series that is kept")
     add("--unit", choices=("mg/dL", "mmol/L"), default="mg/dL", help="of the target")
+    add("--alone", action="store_true", help="glucose alone, without covariates")
     add(
         "--announced",
         action="store_true",
@@ -147,7 +148,7 @@ def _series(
             "target": target.astype(np.float32),
             "names": {"target": ["glucose"]},
         }
-        if covariates:
+        if covariates and not options.alone:
             kind = "feat_dynamic_real" if options.announced else "past_feat_dynamic_real"
             row["names"][kind] = list(covariates)
             row[kind] = np.stack([values[span] for values in covariates.values()]).astype(
