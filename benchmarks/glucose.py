@@ -81,17 +81,18 @@ def main() -> None:
     # Runs of one shape compile once.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     started = os.times()
-    if options.part != "exogenous":
-        result["sets"] = {name: real(name, options) for name in SETS}
-    if options.part != "real":
-        result["exogenous"] = exogenous(options)
-    ended = os.times()
-    result["seconds"] = round(ended.elapsed - started.elapsed, 1)
-    result["cpu_seconds"] = round(sum(ended[:4]) - sum(started[:4]), 1)
-    result["load_average"] = round(os.getloadavg()[2], 1)
+    parts = [(name, functools.partial(real, name)) for name in SETS]
+    parts = parts * (options.part != "exogenous")
+    parts += [("exogenous", exogenous)] * (options.part != "real")
+    for name, part in parts:
+        result[name] = part(options)
+        ended = os.times()
+        result["seconds"] = round(ended.elapsed - started.elapsed, 1)
+        result["cpu_seconds"] = round(sum(ended[:4]) - sum(started[:4]), 1)
+        result["load_average"] = round(os.getloadavg()[2], 1)
+        if options.json:  # after each part, so that a run that is stopped leaves what it has
+            checkpoint.write_json(options.json, result)
     print(json.dumps(result))
-    if options.json:
-        checkpoint.write_json(options.json, result)
 
 
 class Windows(NamedTuple):
@@ -250,7 +251,7 @@ def exogenous(options: argparse.Namespace) -> dict[str, Any]:
         models[label] = scores.forecast_scores(test.target, ttm(run, test), 15, range(15, 121, 15))
     persistence = baselines.persistence(test.context[:, 0], 8)
     models["persistence"] = scores.forecast_scores(test.target, persistence, 15, range(15, 121, 15))
-    show("Virtual patients, known ahead:", models)
+    show("Virtual patients, by what is known ahead", models)
     draw(models, options.plots / "glucose_exogenous.png")
     without = models["nothing"]["120"]["rmse"]
     return {
