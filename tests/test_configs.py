@@ -37,10 +37,11 @@ def test_a_config_traces_on_eight_devices(name):
     schedule = optim.learning_rate(config.optim, 1000)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
     rows, context, horizon = config.data.batch_size, config.model.context_length, task.horizon
+    channels = getattr(config.model, "num_input_channels", 1)
     batch = {
-        "context": jax.ShapeDtypeStruct((rows, 1, context), jnp.float32),
-        "target": jax.ShapeDtypeStruct((rows, 1, horizon), jnp.float32),
-        "future": jax.ShapeDtypeStruct((rows, 1, horizon), jnp.float32),
+        "context": jax.ShapeDtypeStruct((rows, channels, context), jnp.float32),
+        "target": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
+        "future": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
         "group": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
         "patches": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }

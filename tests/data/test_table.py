@@ -164,6 +164,58 @@ def test_too_few_shots_are_refused(folder):
             TableBatches(table, config, context_length=20, horizon=4, seed=0)
 
 
+def people(folder, *lengths):
+    """Items whose values are 1000 · their number + step, two of each person."""
+    rows = [
+        {"item_id": f"{n}", "subject": f"p{n // 2}", "target": 1000.0 * n + np.arange(length)}
+        for n, length in enumerate(lengths)
+    ]
+    write_dataset(rows, folder)
+    return str(folder)
+
+
+def test_people_held_out_are_the_test_and_nothing_else_sees_them(tmp_path):
+    folder = people(tmp_path / "t", 60, 50, 40, 55, 70, 45)
+    config = DataConfig(path=folder, split=(0.8, 0.2, 0.0), held_out=("p0", "p2"), batch_size=8)
+    table = Table(config)
+    assert table.subjects() == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    trained = np.concatenate([2000.0 + np.arange(32), 3000.0 + np.arange(44)])
+    assert table.mean == pytest.approx(trained.mean())
+    assert table.deviation == pytest.approx(trained.std())
+    find = lambda part: table.windows(part, 5, min_past=10, stride=1)  # noqa: E731
+    assert set(find("train")[0]) == set(find("validation")[0]) == {2, 3}
+    items, cuts = find("test")
+    assert set(items) == {0, 1, 4, 5}
+    assert cuts[items == 4].tolist() == [*range(10, 66)]  # from beginning to end
+    batches = TableBatches(table, config, context_length=10, horizon=5, seed=0)
+    drawn = [batches[step]["context"] for step in range(2 * int(batches.steps_per_epoch))]
+    values = np.concatenate(drawn) * table.deviation[0] + table.mean[0]
+    assert set(np.round(values / 1000).astype(int).ravel()) == {2, 3}
+
+
+def test_items_without_a_person_are_held_out_by_their_id(folder):
+    table, _ = plain(folder, held_out=("of 40",))
+    assert table.ends.tolist() == [[70, 80, 80], [0, 0, 40], [42, 48, 48]]
+    assert table.subjects() == ["of 100", "of 40", "of 60"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("p1", "p9"),
+            r"'p9', but .* has no such subject \(did you mean 'p\d'\?\); it has p0, p1, p2",
+        ),
+        (("0",), "'0', but .* has no such subject"),  # an item_id, while there are subjects
+        (("p0", "p1", "p2"), "every subject .* nothing is left to train on"),
+    ],
+)
+def test_people_that_cannot_be_held_out_are_refused(tmp_path, names, words):
+    folder = people(tmp_path / "t", 60, 50, 40, 55, 70, 45)
+    with pytest.raises(InputError, match=words):
+        Table(DataConfig(path=folder, held_out=names))
+
+
 def test_channels_have_names(tmp_path):
     names = {"target": ["a", "b"], "feat_dynamic_real": ["price"]}
     write_dataset([item(40, past=0) | {"names": names}], tmp_path / "t")

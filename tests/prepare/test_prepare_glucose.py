@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tsmjax.data.arrow import ArrowSource
 from tsmjax.glucose import features
 
 
@@ -74,6 +75,8 @@ def simglucose(tmp_path, rows=200):
 def test_meals_and_doses_stand_in_the_row_that_ends_them(prepare_glucose, tmp_path):
     _, items, report, _ = prepare_glucose(simglucose(tmp_path))
     item = items["adult_001"]
+    names = ["cob", "carb_availability", "iob", "insulin_availability"]
+    assert ArrowSource(tmp_path / "out").names["past_feat_dynamic_real"] == names
     np.testing.assert_allclose(item.target[0], 121.5)
     assert (
         "Covariates, in order: cob, carb_availability, iob, insulin_availability."
@@ -90,6 +93,8 @@ def test_announced_meals_are_known_ahead_and_units_are_converted(prepare_glucose
     options = "--announced", "--unit", "mmol/L", "--legacy-hovorka-180"
     _, items, _, _ = prepare_glucose(simglucose(tmp_path), *options)
     item = items["adult_001"]
+    names = ["cob", "carb_availability", "iob", "insulin_availability"]
+    assert ArrowSource(tmp_path / "out").names["feat_dynamic_real"] == names
     np.testing.assert_allclose(item.target[0], 121.5 / 18.018, rtol=1e-6)
     assert item.past.shape[0] == 0
     assert item.future.shape[0] == 4
@@ -148,6 +153,38 @@ def test_shanghai_insulin_is_sorted_by_kind(prepare_glucose, tmp_path):
     assert np.flatnonzero(meal).tolist() == [2]
     np.testing.assert_allclose(basal[[9, 10, 29, 30, 199]], [0, 0.8, 0.8, 0, 0])
     assert "1001: 3 doses of slow insulin left out." in report["notes"]
+
+
+def test_records_of_one_person_have_one_subject_and_covariates_may_be_left_out(
+    prepare_glucose, tmp_path
+):
+    shown = dict.fromkeys(_shanghai_columns(), [None] * 150)
+    tables = [
+        pd.DataFrame(
+            shown
+            | {
+                "record": record,
+                "Date": pd.date_range("2021-07-30 16:43", periods=150, freq="15min"),
+                "CGM (mg / dl)": 120.0,
+            }
+        )
+        for record in ("1002_0_20210504", "1002_1_20210521", "1003_0_20210831")
+    ]
+    pd.concat(tables).to_csv(tmp_path / "shanghai.csv", index=False)
+    _, items, _, _ = prepare_glucose(tmp_path / "shanghai.csv", "--alone")
+    assert list(items) == ["1002_0_20210504", "1002_1_20210521", "1003_0_20210831"]
+    assert {len(item.past) + len(item.future) for item in items.values()} == {0}
+    source = ArrowSource(tmp_path / "out")
+    assert [source.metadata(row)["subject"] for row in range(3)] == ["1002", "1002", "1003"]
+    assert source.names == {"target": ["glucose"]}
+
+
+def _shanghai_columns():
+    return (
+        *("record", "Date", "CGM (mg / dl)", "Dietary intake", "Insulin dose - s.c."),
+        *("CSII - bolus insulin (Novolin R, IU)", "Insulin dose - i.v."),
+        "CSII - basal insulin (Novolin R, IU / H)",
+    )
 
 
 def brist1d(tmp_path, **changes):

@@ -3,12 +3,13 @@
 An item is a row of an Arrow data set. Its channels are the targets, then the covariates known in
 the past only, then those known ahead. Every item is cut in time into a part to train on, one to
 validate on and one to test on; contexts of the later parts reach back into the earlier ones, labels
-never do.
+never do. Items may be held out instead: the test is then on them alone, from beginning to end.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from tsmjax.data import categories
 from tsmjax.data.arrow import VALUE_COLUMNS, ArrowSource
 from tsmjax.data.synthetic.embedded import resolve
 from tsmjax.data.windows import Windows
-from tsmjax.errors import InputError
+from tsmjax.errors import InputError, closest
 
 SPLITS = ("train", "validation", "test")
 
@@ -31,6 +32,9 @@ class DataConfig:
         have the same channels.
       split: length of the training, validation and test part of each item, in this order in time:
         either shares of the item, or numbers of steps. What is left over at the end is not used.
+      held_out: values of the column ``subject``, or of ``item_id`` where there is no such column.
+        All items of these subjects are the test part, from beginning to end; training, validation
+        and the scales of the channels never see them, and the test part of all others is not used.
       batch_size: windows of a global batch, over all hosts.
       min_past: least number of steps before the first forecast step; None for the whole context,
         otherwise a shorter past is padded with missing values.
@@ -48,6 +52,7 @@ class DataConfig:
 
     path: str = ""
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    held_out: tuple[str, ...] = ()
     batch_size: int = 64
     min_past: int | None = None
     stride: int = 1
@@ -104,7 +109,8 @@ class Table:
         """Open the data set.
 
         Raises:
-          InputError: when there is none, or its items have different channels.
+          InputError: when there is none, its items have different channels, or subjects to hold out
+            are unknown, or all that there are.
         """
         if not config.path:
             raise InputError("The config field data.path is empty: name an Arrow folder.")
@@ -126,7 +132,17 @@ class Table:
         stored = [name for column in VALUE_COLUMNS for name in self._source.names.get(column, ())]
         if len(stored) == self.channels:
             self.names = stored
-        self.ends = _ends(rows["length"].astype(np.int64), config.split)
+        lengths = rows["length"].astype(np.int64)
+        self.ends = _ends(lengths, config.split)
+        if config.held_out:
+            mine = np.isin(self.subjects(), self._known_subjects(config.held_out))
+            if mine.all():
+                raise InputError(
+                    f"data.held_out names every subject of {config.path}, and nothing is left to "
+                    "train on: hold out fewer."
+                )
+            self.ends[mine] = 0
+            self.ends[:, 2] = np.where(mine, lengths, self.ends[:, 1])
         self.mean, self.deviation = np.zeros(self.channels), np.ones(self.channels)
         if config.standardise:
             self.mean, self.deviation = self._statistics()
@@ -143,6 +159,18 @@ class Table:
     def metadata(self, item: int) -> dict[str, Any]:
         """Return the columns of an item that are not values (item_id, start, freq, …)."""
         return self._source.metadata(item)
+
+    def subjects(self) -> list[str]:
+        """Return whom each item is of: its ``subject``, or its ``item_id`` where there is none."""
+        items = [self.metadata(item) for item in range(len(self))]
+        return [
+            str(item.get("subject", item.get("item_id", number)))
+            for number, item in enumerate(items)
+        ]
+
+    def series(self) -> list[np.ndarray]:
+        """Return the targets (targets, length) of every item, as they are stored."""
+        return [item.target for item in self._source.read(np.arange(len(self)))]
 
     def read(
         self,
@@ -212,11 +240,24 @@ class Table:
         ordinals = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return items, first[items] + ordinals * stride
 
+    def _known_subjects(self, names: Sequence[str]) -> list[str]:
+        """Return `names` after checking that each of them is a subject."""
+        subjects = dict.fromkeys(self.subjects())
+        for name in map(str, names):
+            if name not in subjects:
+                raise InputError(
+                    f"data.held_out names {name!r}, but {self.path} has no such subject"
+                    f"{closest(name, subjects)}; it has {', '.join(list(subjects)[:8])}"
+                    f"{', …' if len(subjects) > 8 else ''}."
+                )
+        return [str(name) for name in names]
+
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and population deviation of each channel over the training parts."""
         count, total, squares = (np.zeros(self.channels) for _ in range(3))
         shift = None
-        for item, end in zip(self._source.read(np.arange(len(self))), self.ends[:, 0], strict=True):
+        trained = np.flatnonzero(self.ends[:, 0])
+        for item, end in zip(self._source.read(trained), self.ends[trained, 0], strict=True):
             values = np.concatenate([part[:, :end] for part in item]).astype(np.float64)
             seen = np.isfinite(values)
             if shift is None:  # squares of large offsets would cancel

@@ -154,7 +154,7 @@ class Task(BaseTask):
                 f"The config field evals.suites is {list(evals.suites)}, but this task evaluates "
                 "the later parts of data.path: set it to ()."
             )
-        if split == "test" and not data.split[2]:
+        if split == "test" and not (data.split[2] or data.held_out):
             return ()
         return [
             WindowEvaluator(

@@ -1,8 +1,9 @@
 """Data sets that tsmjax makes itself at first use: paths of the form ``embedded:NAME``.
 
 ``embedded:corpus`` (series of all kinds) and its generators alone, as ``embedded:ets``;
-``embedded:tsi``, ``embedded:kernel_synth``, ``embedded:tsmixup`` and ``embedded:real``; optionally
-with parameters: ``embedded:kernel_synth?series=256&length=1024&seed=0``. A module of this package
+``embedded:tsi``, ``embedded:kernel_synth``, ``embedded:tsmixup``, ``embedded:real`` and
+``embedded:virtual_patients`` (tables); optionally with parameters:
+``embedded:kernel_synth?series=256&length=1024&seed=0``. A module of this package
 makes the rows, in blocks, in worker processes; their number changes no bit. The result is an
 ordinary Arrow folder in the cache folder.
 """
@@ -24,7 +25,13 @@ from tsmjax.data.synthetic import corpus, workers
 from tsmjax.errors import InputError, closest
 
 PREFIX = "embedded:"
-OTHERS = ("tsi", "kernel_synth", "tsmixup", "real")  # modules of this package beside `corpus`
+OTHERS = (
+    "tsi",
+    "kernel_synth",
+    "tsmixup",
+    "real",
+    "virtual_patients",
+)  # modules of this package beside `corpus`
 NAMES = ("corpus", *corpus.SHARES, *OTHERS)
 
 
@@ -85,10 +92,11 @@ def parse(path: str) -> tuple[str, dict[str, int]]:
         if not value.isdecimal() or (int(value) == 0 and not zero_allowed):
             raise InputError(f"In {path}, {key} is {value!r}, but must be a positive whole number.")
         parameters[key] = int(value)
+    if name in corpus.SHARES:
+        parameters |= {share: int(share == name) for share in corpus.SHARES}
+    if hasattr(generator, "check"):
+        generator.check(path, parameters)
     if module == "corpus":
-        if name != "corpus":
-            parameters |= {share: int(share == name) for share in corpus.SHARES}
-        corpus.check(path, parameters)
         if not any(parameters[share] for share in corpus.SHARES):
             raise InputError(f"In {path} the share of every generator is 0.")
     elif parameters.get("min_length", 0) > parameters.get("max_length", sys.maxsize):
