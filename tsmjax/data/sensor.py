@@ -38,7 +38,15 @@ the fields of `SensorFacts`.
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+
+from tsmjax.data.arrow import SENSOR, ArrowSource
+from tsmjax.data.synthetic.embedded import resolve
+from tsmjax.errors import InputError, closest
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ("smry", "trend_text", "corr_text", "Q", "A", "info_text")
@@ -81,3 +89,73 @@ class SensorFacts:
     def id2label(self) -> dict[int, str]:
         """Id → name of the activity."""
         return dict(enumerate(self.labels))
+
+
+class SensorData:
+    """A sensor data set of either stage. Pickles as a path.
+
+    Attributes:
+      path: what was opened: a folder, or ``embedded:capture24``.
+      facts: what is the same for all rows.
+      label_ids: (rows,) int32.
+      lengths: (rows,) int64 steps.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        """Open `path`.
+
+        Raises:
+          InputError: when there is no data set, or one that is not of sensors.
+        """
+        self.path = str(path)
+        self._source = ArrowSource(resolve(self.path))
+        facts = self._source.common(SENSOR)
+        if not facts:
+            raise InputError(
+                f"{self.path} holds no facts about sensors in its schema: python -m tsmjax.prepare "
+                "har and capture24 write sensor data sets, and copies made by other programs may "
+                "lose them."
+            )
+        lists = ("channels", "channel_texts", "labels", "mean", "std")
+        self.facts = SensorFacts(**facts | {name: tuple(facts[name]) for name in lists})
+        self.label_ids = self.column("label_id").astype(np.int32)
+        self.lengths = self._source.lengths(np.arange(len(self)))
+        self._splits = self.column("split")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the numbers of the rows of a split, ascending; none when it is empty.
+
+        Raises:
+          InputError: for an unknown split.
+        """
+        if split not in SPLITS:
+            raise InputError(
+                f"There is no split {split!r}{closest(split, SPLITS)}; there are "
+                f"{', '.join(SPLITS)}."
+            )
+        return np.flatnonzero(self._splits == split)
+
+    def windows(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of equal length as float32 (len(rows), channels, steps)."""
+        return np.stack([item.target for item in self._source.read(np.asarray(rows))])
+
+    def series(self, row: int) -> np.ndarray:
+        """Return a row without copying it, (channels, steps)."""
+        return self._source[row].target
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of all rows; an array of strings is of type object."""
+        return self._source.column(name).to_numpy()
+
+    def texts(self, name: str, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Return a column of strings at `rows`, as ``smry`` or ``Q``."""
+        return self._source.column(name).take(np.asarray(rows)).to_pylist()
