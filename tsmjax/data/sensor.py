@@ -11,7 +11,7 @@ Stage 2, activity recognition: one row a window, all windows of equal shape.
   target: list<list<float32>>, (channels, steps); finite, in physical units, not standardised.
   label: string, name of the activity.
   label_id: int32, its place in `SensorFacts.labels`.
-  label_fraction: float64, share of the labelled steps of the window that have this label.
+  label_fraction: float64, share of the steps of the window that have this label.
   subject: string; empty where the raw files name none.
   start: timestamp[ns], time of the first step; counted from 1970-01-01 where there is no clock.
   rate: float64, steps a second (Hz).
