@@ -1,8 +1,8 @@
 r"""Activity recognition sets: UCI-HAR, WISDM, PAMAP2, MHEALTH, USC-HAD, .ts files, and CSV.
 
 Windows lie within one activity and between two gaps in time; a last one ends where the stretch
-ends. Persons are in one split each: the test persons of the literature where the set is whole,
-else a share. UCI-HAR and .ts files come as windows, in a training and a test part.
+ends. Persons are in one split each: the test persons of the literature where they are there, else
+a share. UCI-HAR and .ts files come as windows, in a training and a test part.
 
 CSV: a table, or a folder of them, with columns time (seconds, or dates), label and, where there
 are several persons, subject; all other columns of numbers are channels. No label: an empty cell.
@@ -98,10 +98,10 @@ def prepare(
         found = found._replace(
             jobs=[functools.partial(_of_subjects, job, subjects) for job in found.jobs]
         )
-    # The persons whom the literature tests on; of a part of the set, a share is tested on.
     named = options.train or options.validation or options.test
-    if not named and raw.test_subjects and set(raw.test_subjects) < set(subjects):
-        options.test = list(raw.test_subjects)
+    usual = [subject for subject in raw.test_subjects if subject in subjects]
+    if not named and 0 < len(usual) < len(subjects):
+        options.test = usual
     report = SensorReport(source=str(source), layout=options.format, notes=list(raw.notes))
     return sensor_sets.prepare(found, cutting, options, report), report
 

@@ -395,7 +395,7 @@ def _read_usc(subject: str, trials: list[tuple[Path, int]]) -> Iterator[Recordin
     for path, label in trials:
         try:
             values = np.asarray(loadmat(path)["sensor_readings"], np.float32)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # scipy has errors of its own for damaged files
             raise InputError(f"{path} is damaged or no trial of USC-HAD ({error}).") from error
         if values.ndim != 2 or values.shape[1] != 6:
             raise InputError(

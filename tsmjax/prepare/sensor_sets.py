@@ -507,6 +507,7 @@ def _chosen(table: _Windows, split_of: Sequence[str], options: argparse.Namespac
                     options.selection,
                     options.seed,
                     counts,
+                    refill=not getattr(options, "compat", False),
                 )
             ]
         kept.append(rows)

@@ -232,11 +232,12 @@ def capped(
     selection: Literal["random", "first"],
     seed: int,
     counts: np.ndarray | None = None,
+    refill: bool = True,
 ) -> np.ndarray:
     """Choose windows so that no class has more than a share of the largest class.
 
     The limit is ``int(largest class · ratio)``; a class that has more is shared out evenly among
-    the groups (persons) that have it, the first ones taking what is left over.
+    the groups (persons) that have it.
 
     Args:
       labels: (n,) of the windows, in order of group and time.
@@ -245,6 +246,8 @@ def capped(
       selection: which windows of a group: the first in time, or random ones.
       seed: of the random choice.
       counts: windows of each class that the limit is taken from; those of `labels` by default.
+      refill: let groups with many windows make up for those with fewer than their share; without,
+        as in the published preprocessing, the class then falls short of the limit.
 
     Returns:
       Their places in `labels`, ascending.
@@ -267,13 +270,26 @@ def capped(
             chosen.append(places)
             continue
         members = [places[groups[places] == group] for group in np.unique(groups[places])]
-        quotas = np.full(len(members), cap // len(members))
-        quotas[: cap % len(members)] += 1
+        quotas = _quotas([len(own) for own in members], cap, refill)
         for number, (own, quota) in enumerate(zip(members, quotas, strict=True)):
-            quota = min(int(quota), len(own))
             if selection == "first":
                 chosen.append(own[:quota])
             else:
                 order = permute(np.arange(quota), len(own), seed, int(label), number)
                 chosen.append(own[order])
     return np.sort(np.concatenate(chosen))
+
+
+def _quotas(sizes: list[int], cap: int, refill: bool) -> list[int]:
+    """Share `cap` out among groups of these sizes; what does not divide goes to the first ones."""
+    quotas = [cap // len(sizes) + (place < cap % len(sizes)) for place in range(len(sizes))]
+    if not refill:
+        return [min(quota, size) for quota, size in zip(quotas, sizes, strict=True)]
+    left = cap
+    # Smallest first: what it cannot take is there for all the others. Of equals the last is first,
+    # so that a remainder ends up with the first ones.
+    order = sorted(range(len(sizes)), key=lambda place: (sizes[place], -place))
+    for done, place in enumerate(order):
+        quotas[place] = min(sizes[place], left // (len(sizes) - done))
+        left -= quotas[place]
+    return quotas
