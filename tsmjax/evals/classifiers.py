@@ -182,6 +182,7 @@ def cnn(
     epochs: int = 30,
     batch: int = 64,
     learning_rate: float = 2e-3,
+    width: int = 64,
     seed: int = 0,
 ) -> Predict:
     """Train `SmallCNN` with AdamW and return the classifier of the best epoch.
@@ -193,13 +194,14 @@ def cnn(
       epochs: over the training rows.
       batch: rows of a step; fewer rows than that make one batch.
       learning_rate: at the peak of a cosine schedule.
+      width: features of the first two convolutions.
       seed: of initial values, order and dropout.
     """
     rows, channels, _ = train.x.shape
     batch = min(batch, rows)
     steps = rows // batch
     graph, params, rest = nnx.split(
-        SmallCNN(channels, classes, rngs=nnx.Rngs(seed)), nnx.Param, ...
+        SmallCNN(channels, classes, width, rngs=nnx.Rngs(seed)), nnx.Param, ...
     )
     weights = jnp.asarray(class_weights(train.y, classes))
     schedule = optax.cosine_onecycle_schedule(epochs * steps, learning_rate)
