@@ -20,7 +20,7 @@ _COMMANDS = ("benchmark", "gallery", "synthetic")
 # Modules that are no kinds:
 _SHARED = (
     *("__main__", "cached", "columns", "hub", "lists", "quality", "report"),
-    *("har_formats", "sensor_sets"),
+    *("har_formats", "sensor_quality", "sensor_sets"),
 )
 
 
