@@ -119,6 +119,7 @@ def test_windows_are_the_raw_rows_that_the_label_says(prepare, one):
     rows = ["a walk;MET 3"] * 200 + [""] * 30 + ["a  walk;MET 3"] * 200
     _, data, *_ = prepare(one(rows), "--overlap", "0", "--min-label-fraction", "1")
     assert data.texts("label", range(len(data))) == ["walking"] * 5 + ["sports"] * 4
+    assert len(data.rows("train")) == 9
     first = np.arange(0, 3 * 200, 6).reshape(5, 20)[0] / 64  # every second row of x
     np.testing.assert_allclose(data.windows([0])[0, 0], first)
     assert str(data.column("start")[1]) == "2016-11-13T02:18:04.000000000"
@@ -133,6 +134,16 @@ def test_balance_caps_the_training_part_only(prepare, raw):
     assert counts["test"].tolist() == whole.facts.counts["test"]
     _, capped, *_ = prepare(raw, "--balance-ratio", "0.2", "--cap", "all", name="all")
     assert sum(capped.facts.counts["test"]) < counts["test"].sum()
+
+
+def test_activities_that_are_tested_on_alone_are_told(prepare, one):
+    one(["a walk;MET 3"] * 200, "P001")
+    folder = one(["a  walk;MET 3"] * 200, "P002")
+    parts = ("--train", "P001", "--test", "P002", "--validation-share", "0")
+    _, _, report, _ = prepare(folder, *parts)
+    assert "In test but never trained on: sports." in report["notes"]
+    parts = ("--train", "P002", "--test", "P001", "--validation-share", "0")
+    assert "In test but never trained on: walking." in prepare(folder, *parts, name="b")[2]["notes"]
 
 
 def test_compat_joins_what_gaps_separate(prepare, one):

@@ -233,6 +233,10 @@ def prepare(
         rows = _questions(table, chosen, split_of, source, options)
         facts = _facts(table, rows, split_of, source, cutting, options)
         report.facts = dataclasses.asdict(facts)
+        for split in SPLITS[1:]:
+            pairs = zip(facts.labels, facts.counts[split], facts.counts["train"], strict=True)
+            if unseen := [name for name, there, trained in pairs if there and not trained]:
+                report.notes.append(f"In {split} but never trained on: {', '.join(unseen)}.")
         _people(table, chosen, split_of, found, report)
         numbers = table.numbers()
         for index, channel, qa_type in rows:
