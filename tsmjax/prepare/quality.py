@@ -3,10 +3,12 @@ r"""Look at finished data sets: lengths, missing values, constant and double ser
 With --against the training folders are searched for the windows that benchmarks score: the last 32
 values of each benchmark series, before and after its test window, at any place of any training
 series, whatever the units (a window is compared after its mean is taken away and its deviation
-divided out).
+divided out). Of sets of wearable sensors the activities and persons are counted instead; --plot
+draws examples of each activity.
 
 For example:
   python -m tsmjax.prepare --report data/train
+  python -m tsmjax.prepare --report data/capture24 --plot examples.png
   python -m tsmjax.prepare --report data/train data/other --against lite suites/mine.yaml data/test
 """
 
@@ -24,11 +26,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tsmjax.data.arrow import ArrowSource, Item
+from tsmjax.data.arrow import SENSOR, ArrowSource, Item
 from tsmjax.data.cache import beside
+from tsmjax.data.sensor import SensorData
 from tsmjax.data.synthetic.embedded import resolve
+from tsmjax.errors import InputError
 from tsmjax.evals import suites
 from tsmjax.evals.forecast import EvalDataset
+from tsmjax.prepare import sensor_quality
 
 WINDOW = 32  # values of a window that is searched for
 _DISTINCT = 12  # fewer distinct values in a window happen by chance: counts, zeros
@@ -55,6 +60,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--data", default="", help="folder of downloaded benchmark data sets")
     parser.add_argument("--max-series", type=int, help="look at the first series of each only")
     parser.add_argument("--json", type=Path, help="also write the facts to this file")
+    parser.add_argument("--plot", type=Path, help="picture of the first set, of sensors")
     options = parser.parse_args(arguments)
     benchmarks: list[EvalDataset] = []
     for name in options.against:
@@ -62,9 +68,18 @@ def run(arguments: list[str]) -> None:
     sources = {path: ArrowSource(resolve(path)) for path in options.folders}
     console = Console()
     facts = {}
+    sensors = {path: SensorData(path) for path, source in sources.items() if source.common(SENSOR)}
+    if options.plot and not sensors:
+        raise InputError("--plot draws examples of a sensor data set, and none is given.")
     for path, source in sources.items():
+        if path in sensors:
+            facts[path] = sensor_quality.look(sensors[path])
+            sensor_quality.show(console, path, sensors[path], facts[path])
+            continue
         facts[path] = look(path, source, fingerprints(benchmarks), options.max_series)
         show(console, path, facts[path], bool(benchmarks))
+    if options.plot:
+        sensor_quality.plot(next(iter(sensors.values())), options.plot)
     if options.json:
         with beside(options.json) as unfinished:
             unfinished.write_text(json.dumps(facts, indent=1))
