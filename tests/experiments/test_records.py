@@ -76,7 +76,7 @@ def test_the_mode_is_what_the_runs_declare_and_a_wrong_score_is_told(tmp_path):
 
 
 def test_only_fields_that_differ_are_told_in_the_order_of_the_config(tmp_path):
-    one = folders.write(tmp_path / "a", 0.5, model__d=1, optim__lr=1e-3, data__mix=[1, 2])
+    one = folders.write(tmp_path / "a", 0.5, model__d=1, optim__lr=1e-3, data__mix=[1, 2], log__x=1)
     two = folders.write(tmp_path / "b", 0.5, model__d=1, optim__lr=1e-4, data__mix=[1, 3])
     three = folders.write(
         tmp_path / "c", 0.5, model__d=1, optim__lr=1e-4, data__mix=[1, 3], optim__b=1

@@ -184,10 +184,13 @@ def ranked(runs: list[Run], metric: str | None, mode: str) -> list[Run]:
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """Return the config fields in which the runs differ, in the order of the config."""
+    """Return the config fields in which the runs differ, in the order of the config.
+
+    What is logged, and how often, changes no result and does not count.
+    """
     fields: dict[str, None] = {}
     for run in runs:
-        fields |= dict.fromkeys(run.config)
+        fields |= dict.fromkeys(name for name in run.config if not name.startswith("log."))
     several = []
     for field in fields:
         values = {json.dumps(run.config.get(field), sort_keys=True, default=str) for run in runs}
