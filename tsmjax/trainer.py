@@ -28,6 +28,7 @@ from tsmjax.config import Config, resolve, steps_of
 from tsmjax.data.pipeline import Pipeline
 from tsmjax.errors import InputError
 from tsmjax.evals.evaluator import evaluate
+from tsmjax.experiments import compare, report
 from tsmjax.in_flight import InFlight
 from tsmjax.monitor import Facts, Monitor, parameters, provenance, results
 from tsmjax.monitor.logs import run_logs, show
@@ -262,7 +263,10 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
             for evaluator in test_evaluators or evaluators:
                 evaluator.plot(run / "plots")
             monitor.plot(run / "plots")
+            report.write_run(run)
         runs.link_best(run, config.evals.metric, config.evals.mode)
+        if run.name.startswith("run_"):
+            compare.write_history(run.parent)
     monitor.close()
     distributed.barrier("end")
     return outcome

@@ -63,7 +63,7 @@ def test_the_commands_print_and_write(three, tmp_path, monkeypatch, capsys):
 
 def test_curves_of_runs_that_logged_nothing_are_not_drawn(tmp_path):
     runs = [records.Run(folders.write(tmp_path / "a", 0.5))]
-    assert compare.curves(runs, "m/wql", ["a"]) is None
+    assert compare.curves(runs, "m/wql", ["a"]) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A small training that goes wrong in three ways: its reports name each cause."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 import toy
@@ -35,15 +37,15 @@ def outcome(tmp_path_factory):
     values = toy.config(
         folder / "rows",
         optim={"length": 60, "clip": 1.0},
-        log={"health": 20},
+        log={"health": 20, "plots": True},
         evals={"every": 60},
         checkpoint={"every": 60},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RowsOnDisk, "__getitem__", batch)
         patch.setattr(writers.JsonLines, "write", full)
-        found = tsmjax.train(values, str(folder / "run"))
-    return found, (folder / "run" / "logs" / "training.log").read_text()
+        found = tsmjax.train(values, str(folder / "run_1"))
+    return found, (folder / "run_1" / "logs" / "training.log").read_text()
 
 
 def test_the_explosion_the_slow_loader_and_the_full_disk_are_named(outcome):
@@ -60,6 +62,15 @@ def test_the_explosion_the_slow_loader_and_the_full_disk_are_named(outcome):
     assert len(panels) == 4
     assert "limited by the data: steps waited" in panels[3]
     assert "limited by compilation" in panels[1]
+
+
+def test_the_run_folder_tells_the_whole_story(outcome):
+    run = Path(outcome[0]["run"])
+    page = (run / "report.html").read_text()
+    assert "exploded once: at step 30" in page and 'data-share="compile"' in page
+    (start,) = json.loads((run / "provenance.json").read_text())
+    assert start["mesh"]["fsdp"] == 1 and list(start["data"]) == [str(run.parent / "rows")]
+    assert (run / "config.yaml").exists() and (run.parent / "run_history.csv").exists()
 
 
 def test_the_ledger_adds_up_to_the_wall_time(outcome):

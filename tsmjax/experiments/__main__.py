@@ -5,12 +5,14 @@
     python -m tsmjax.experiments sweep   --config=configs/NAME.py FIELD=a,b,c … [--method grid|random|optuna] [--trials N]
                                          [--processes N] [--slurm FILE] [--dir DIR] [--config.SECTION.FIELD=VALUE …]
     python -m tsmjax.experiments sweep   --dir DIR
+    python -m tsmjax.experiments report  DIR|RUN … [--output FILE.html]
 
 list     one row an experiment under experiments/ or the folders named: runs, how they ended, the best.
 compare  one row a run, best first: where the configs differ, then the scores. --csv has every score.
 sweep    trains once for each combination of values (grid), or --trials times with drawn values: FIELD=low..high
          is a range, FIELD=log:low..high one that is even in its logarithm. The last form takes a sweep up again
          that was stopped. --slurm writes a script for a job array instead of training here.
+report   report.html of a run, or of several side by side: one file without anything to load from elsewhere.
 
 Exit codes: 0 done, 1 a trial of a sweep failed, 2 wrong input, 75 a sweep was stopped (start it again).
 """  # noqa: E501
@@ -73,10 +75,10 @@ def _compare(arguments: list[str]) -> int:
 
         if options.plot.suffix != ".png":
             raise InputError(f"--plot {options.plot} must end in .png.")
-        figure = compare.curves(runs, metric, compare.labels(runs))
-        if figure is None:
+        panels = compare.curves(runs, metric, compare.labels(runs))
+        if not panels:
             raise InputError("None of these runs has logged a loss: there is nothing to draw.")
-        plots.save(figure, options.plot)
+        plots.save(compare.draw(panels), options.plot)
     return 0
 
 
@@ -124,7 +126,29 @@ def _sweep(arguments: list[str]) -> int:
     return sweep.run(planned, folder, options.processes, devices)
 
 
-_COMMANDS = {"list": _list, "compare": _compare, "sweep": _sweep}
+def _report(arguments: list[str]) -> int:
+    from tsmjax.experiments import report
+
+    parser = _parser("report")
+    _add_choice(parser)
+    parser.add_argument("--output", type=Path, help=".html; default: report.html in the folder")
+    options = parser.parse_args(arguments)
+    runs = records.find(options.paths)
+    metric, mode = records.deciding(runs, options.metric, options.mode)
+    if len(runs) == 1:
+        path = report.write_run(runs[0].path, options.output)
+    else:
+        output = options.output
+        if output is None and len(options.paths) > 1:
+            raise InputError("Say where the page of several folders goes: --output=FILE.html.")
+        path = report.write_comparison(
+            runs, metric, mode, output or options.paths[0] / "report.html"
+        )
+    console.print(f"{path}", soft_wrap=True)
+    return 0
+
+
+_COMMANDS = {"list": _list, "compare": _compare, "sweep": _sweep, "report": _report}
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

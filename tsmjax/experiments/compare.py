@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 6  # scores in a table on the terminal
-_COLOURS = ("#1f77b4", "#d1495b", "#2a9d8f", "#e9a23b", "#7a5195", "#5f6c7b", "#8c564b", "#17a2b8")
-_STYLES = ("-", "--", ":", "-.")  # once round the colours, the next
 
 
 def rows(runs: Sequence[Run], metric: str | None) -> list[dict[str, Any]]:
@@ -127,45 +125,41 @@ def write_history(experiment: str | Path) -> Path | None:
     return write_csv(found, Path(experiment) / "run_history.csv")
 
 
-def curves(runs: Sequence[Run], metric: str | None, labels: Sequence[str]) -> Figure | None:
-    """Draw the training loss, and the deciding score when it was logged, of each run over steps.
+def curves(
+    runs: Sequence[Run], metric: str | None, labels: Sequence[str]
+) -> list[tuple[str, list[plots.Line]]]:
+    """Return the training loss, and the deciding score where it was logged, of each run.
 
     Returns:
-      A figure, or None when no run has a loss or a score in its rows.
+      (heading, curves) of each panel that has any.
     """
     wanted = {"loss, running average": ("loss_ema", "loss", "train_loss")}
     if metric:
         wanted[metric] = (metric,)
     panels = []
     for heading, names in wanted.items():
-        drawn = [_line(run, names) for run in runs]
-        if any(line is not None for line in drawn):
+        drawn = [
+            plots.Line(label, *points)
+            for run, label in zip(runs, labels, strict=True)
+            if (points := logged(run, names)) is not None
+        ]
+        if drawn:
             panels.append((heading, drawn))
-    if not panels:
-        return None
-    figure = plots.new_figure(5.4 * len(panels), 3.8)
+    return panels
+
+
+def draw(
+    panels: Sequence[tuple[str, list[plots.Line]]], size: tuple[float, float] = (5.4, 3.8)
+) -> Figure:
+    """Draw panels of curves side by side, each of `size` inches, with one legend."""
+    figure = plots.new_figure(size[0] * len(panels), size[1])
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (heading, drawn) in zip(grid, panels, strict=True):
-        plots.style(axes)
-        for number, (line, label) in enumerate(zip(drawn, labels, strict=True)):
-            if line is not None:
-                round_, colour = divmod(number, len(_COLOURS))
-                axes.plot(
-                    *line,
-                    color=_COLOURS[colour],
-                    linestyle=_STYLES[round_ % len(_STYLES)],
-                    marker="o" if len(line[0]) < 3 else None,
-                    linewidth=1.4,
-                    label=label,
-                )
-        values = np.concatenate([line[1] for line in drawn if line is not None])
-        if values.min() > 0 and values.max() > 10 * values.min():
-            axes.set_yscale("log")
-        axes.set_title(heading, fontsize=10, color=plots.INK, loc="left")
-        axes.set_xlabel("step", fontsize=9, color=plots.INK)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    if len(runs) > 1:
-        handles, names = grid[0].get_legend_handles_labels()
+        plots.draw_lines(axes, heading, drawn)
+    handles, names = max(
+        (axes.get_legend_handles_labels() for axes in grid), key=lambda pair: len(pair[1])
+    )
+    if len(names) > 1:
         columns = 1 if max(map(len, names)) > 30 else 3
         figure.legend(
             handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
@@ -216,8 +210,8 @@ def _first(metric: str | None, names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: name != metric)
 
 
-def _line(run: Run, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Steps and finite values of the first of `names` that the run has logged."""
+def logged(run: Run, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return steps and finite values of the first of `names` that the run has logged, or None."""
     for name in names:
         points = [
             (row["step"], row[name])
