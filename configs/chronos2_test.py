@@ -71,6 +71,6 @@ def get_config(source: str = "") -> ConfigDict:
                 "mode": "min",
                 "batch_size": 64,
             },
-            "log": {"every": "10 steps", "plots": True},
+            "log": {"every": "10 steps", "health": "50%", "plots": True},
         }
     )

@@ -62,6 +62,6 @@ def get_config(source: str = "embedded:kernel_synth?series=64&length=1024") -> C
                 "mode": "min",
                 "batch_size": 256,
             },
-            "log": {"every": "25 steps", "plots": True},
+            "log": {"every": "25 steps", "health": "50%", "plots": True},
         }
     )

@@ -9,6 +9,7 @@ import toy
 from tsmjax import runs
 from tsmjax.config import resolve
 from tsmjax.errors import InputError
+from tsmjax.main import parse
 
 
 @pytest.fixture
@@ -70,3 +71,42 @@ def test_a_host_that_does_not_see_the_run_folder_says_so(config, tmp_path, monke
     with pytest.raises(InputError, match="put it on storage that all hosts share"):
         runs.open_run(config, str(tmp_path / "elsewhere"))
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_config_of_a_run_starts_another(config):
+    run = runs.open_run(config, None)
+    values, *_ = parse(["main", f"--config={run / 'config.yaml'}"])
+    assert resolve(values) == config
+    values, *_ = parse(["main", "--config", str(run / "config.json"), "--config.optim.lr=0.5"])
+    assert resolve(values).optim.lr == 0.5
+
+
+def test_fields_that_a_file_leaves_out_can_be_overridden():
+    changes = [
+        "--config.data.max_series=5",
+        "--config.optim.lora.rank",
+        "4",
+        "--noconfig.log.plots",
+    ]
+    values, *_ = parse(["main", "--config=configs/chronos2_test.py", *changes])
+    changed = resolve(values)
+    assert (changed.data.max_series, changed.optim.lora.rank, changed.log.plots) == (5, 4, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("- 1", "must hold the sections"), ("a: [", "no YAML")]
+)
+def test_a_file_of_another_kind_is_no_config(tmp_path, text, sentence):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        parse(["main", f"--config={tmp_path / 'x.yaml'}"])
+
+
+def test_a_failed_run_wins_nothing_and_a_broken_one_neither(tmp_path):
+    for name in ("run_1", "run_2", "run_3"):
+        (tmp_path / name / "logs").mkdir(parents=True)
+    finish(tmp_path / "run_1", 0.5)
+    (tmp_path / "run_2" / "logs" / "error.log").write_text("InputError")
+    (tmp_path / "run_2" / "metrics.jsonl").write_text('{"step": 1, "m": 0.1}\n')
+    (tmp_path / "run_3" / "results.json").write_text(json.dumps({"best": {}}))
+    assert runs.link_best(tmp_path / "run_3", "m", "min") == tmp_path / "run_1"

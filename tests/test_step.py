@@ -43,6 +43,8 @@ class Trainer:
         for at in range(steps):
             batch = sharding.put_batch(change(self.batches[at]), self.mesh)
             self.state, metrics = self.step(self.state, self.frozen, batch, jax.random.key(1))
+            pulse = [metrics[name] for name in ("loss", "grad_norm", "bad_in_row")]
+            np.testing.assert_array_equal(metrics.pop("pulse"), pulse)
             history.append({name: float(value) for name, value in metrics.items()})
         return history
 

@@ -40,7 +40,7 @@ def config(data: Path, **sections) -> dict:
         "mesh": {"replica": -1, "replicate_below": 0},
         "checkpoint": {"every": 5},
         "evals": {"every": 10, "metric": "toy/accuracy", "mode": "max"},
-        "log": {"every": 1, "tensorboard": False, "plots": False},
+        "log": {"every": 1, "health": 0, "tensorboard": False, "plots": False},
     }
     for name, changes in sections.items():
         values[name] = {**values[name], **changes} if isinstance(changes, dict) else changes

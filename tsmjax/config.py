@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tsmjax.errors import InputError, closest
 
 SECTIONS = ("model", "task", "data", "optim", "mesh", "checkpoint", "evals", "log")
@@ -103,6 +105,42 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     built = {name: build(owner, sections[name], name) for name, owner in owners.items()}
     scalars = build(_Scalars, {k: raw[k] for k in ("name", "seed") if k in raw}, "")
     return Config(family=family, kind=kind, name=scalars.name, seed=scalars.seed, **built)
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, as YAML 1.2 does; to PyYAML it is a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read config values from a YAML or JSON file.
+
+    Raises:
+      InputError: when the file holds no mapping.
+      OSError: when it cannot be opened.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold the sections of a config: {', '.join(SECTIONS)}.")
+    return values
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config values with every field that they leave to its default.
+
+    Values that do not resolve are returned as they are: what is overridden may mend them.
+    """
+    try:
+        return resolve(values).to_dict()
+    except InputError:
+        return dict(values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import collections
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from tsmjax.errors import InputError
 
@@ -23,6 +24,7 @@ class InFlight:
         max_bad_steps: int,
         logged: Callable[[int], bool],
         report: Callable[[int, dict[str, float], float], None],
+        watch: Callable[[int, float, float], None],
     ):
         """Configure the queue.
 
@@ -31,9 +33,10 @@ class InFlight:
           max_bad_steps: number of consecutive non-finite steps allowed.
           logged: whether a step is reported.
           report: called with (step, metrics on the host, milliseconds waited for data).
+          watch: called with (step, loss, gradient norm) of every step.
         """
         self._limit, self._max_bad = limit, max_bad_steps
-        self._logged, self._report = logged, report
+        self._logged, self._report, self._watch = logged, report, watch
         self._steps: collections.deque[tuple[int, dict[str, jax.Array], float]] = (
             collections.deque()
         )
@@ -51,10 +54,13 @@ class InFlight:
 
     def _finish(self) -> None:
         at, metrics, wait_ms = self._steps.popleft()
+        # One small array is all that is read of every step, and what waits for it.
+        loss, norm, bad_in_row = np.asarray(metrics.pop("pulse")).tolist()
         if self._logged(at):
             host = jax.device_get(metrics)
             self._report(at, {name: float(value) for name, value in host.items()}, wait_ms)
-        if float(metrics["bad_in_row"]) >= self._max_bad:
+        self._watch(at, loss, norm)
+        if bad_in_row >= self._max_bad:
             raise InputError(
                 f"Training stopped at step {at:,}: the loss or gradient was not finite in "
                 f"{self._max_bad} steps in a row; lower optim.lr, or check the data for huge "

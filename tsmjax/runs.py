@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import yaml
 
 from tsmjax import distributed
 from tsmjax.checkpoint import write_json
@@ -32,10 +33,21 @@ def open_run(config: Config, workdir: str | None) -> Path:
         raise InputError(f"--workdir={workdir} is a file; it must be a folder or not exist.")
     if main:
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "config.json", config.to_dict())
+        _write_config(run, config)
     distributed.barrier("run folder made")
     _await(run)
     return run
+
+
+def _write_config(run: Path, config: Config) -> None:
+    """Write the resolved config: as JSON, and as YAML that --config takes back."""
+    write_json(run / "config.json", config.to_dict())
+    values = json.loads(json.dumps(config.to_dict()))  # YAML knows no tuples
+    beside = run / ".config.yaml.partial"
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(f"# python -m tsmjax.main --config={run / 'config.yaml'}\n")
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+    os.replace(beside, run / "config.yaml")
 
 
 def _fresh(config: Config) -> Path:

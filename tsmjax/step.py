@@ -43,7 +43,8 @@ def make_train_step(
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
     guard as it was. Metrics are float32 scalars: ``loss``, each term as ``sum / weight``,
-    ``grad_norm`` (before clipping), ``learning_rate``, ``bad`` and ``bad_in_row``.
+    ``grad_norm`` (before clipping), ``learning_rate``, ``bad`` and ``bad_in_row``; ``pulse`` is
+    (loss, grad_norm, bad_in_row) in one array, for a host that looks at every step.
     """
     tx = optim.transformation(config, optim.groups(config, plan.params))
     parts = config.accumulate
@@ -133,6 +134,7 @@ def make_train_step(
             "grad_norm": grad_norm,
             "learning_rate": rate,
             **{name: value.astype(jnp.float32) for name, value in guard.items()},
+            "pulse": jnp.stack([loss, grad_norm, guard["bad_in_row"].astype(jnp.float32)]),
         }
         return {**kept, "guard": guard, "step": state["step"] + 1}, metrics
 

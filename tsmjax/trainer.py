@@ -28,9 +28,11 @@ from tsmjax.config import Config, resolve, steps_of
 from tsmjax.data.pipeline import Pipeline
 from tsmjax.errors import InputError
 from tsmjax.evals.evaluator import evaluate
+from tsmjax.experiments import compare, report
 from tsmjax.in_flight import InFlight
-from tsmjax.monitor import Monitor, parameters, results
+from tsmjax.monitor import Facts, Monitor, parameters, provenance, results
 from tsmjax.monitor.logs import run_logs, show
+from tsmjax.monitor.profiler import Profiler
 from tsmjax.nn.functional import Tree
 
 log = logging.getLogger(__name__)
@@ -64,9 +66,12 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     started = time.time()
     main = jax.process_index() == 0
     show(distributed.table(), run)
+    profiler = Profiler(run / "tensorboard", config.log.profile_steps if main else "")
 
     # ------------------------------------------------------------------ what to train, how long
     mesh = sharding.make_mesh(config.mesh)
+    if main:
+        provenance.write(run, config.to_dict(), mesh.shape)
     parts = sharding.batch_parts(mesh)
     host, hosts = parts[jax.process_index()], len(set(parts))
     task = config.build_task()
@@ -74,6 +79,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     epoch = batches.steps_per_epoch
     total = steps_of(config.optim.length, "optim.length", epoch)
     log_every = max(steps_of(config.log.every, "log.every", epoch, total), 1)
+    health_every = steps_of(config.log.health, "log.health", epoch, total)
     eval_every = steps_of(config.evals.every, "evals.every", epoch, total)
     save_every = steps_of(config.checkpoint.every, "checkpoint.every", epoch, total)
     patience = steps_of(config.evals.patience, "evals.patience", epoch, total)
@@ -99,8 +105,22 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
-        run, config.log, total, batches.rows, start_step=start.step, state=facts.get("monitor")
+        run,
+        config.log,
+        total,
+        batches.rows,
+        start_step=start.step,
+        state=facts.get("monitor"),
+        facts=Facts(
+            every=health_every,
+            clip=config.optim.clip,
+            metric=config.evals.metric,
+            mode=config.evals.mode,
+            drawn=getattr(batches, "drawn", None),
+        ),
+        run_config=config.to_dict(),
     )
+    spend = monitor.ledger.spend
 
     # ------------------------------------------------------------------ compiled functions
     train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
@@ -144,6 +164,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         max_bad_steps=config.optim.max_bad_steps,
         logged=lambda at: at % log_every == 0 or at == total,
         report=monitor.step,
+        watch=monitor.watch,
     )
     now, saved, stopped = start.step, start.step, facts.get("stopped", "")
     pending = facts.pop("pending", False)  # SIGTERM came before this step's scores
@@ -159,16 +180,25 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
             last = now == total
             scoring = bool(evaluators) and (now % eval_every == 0 or last)
             if now > start.step:
-                batch = next(feed)
-                state, metrics = train_step(state, frozen, batch, key)
-                flight.add(now, metrics, feed.wait_ms)
+                profiler.before(now)
+                with spend("input"):
+                    batch = next(feed)
+                with spend("step"):
+                    state, metrics = train_step(state, frozen, batch, key)
+                    monitor.work(task.flops(batch))
+                    flight.add(now, metrics, feed.wait_ms)
+                if profiler.ends(now):
+                    flight.drain()
+                    profiler.stop()
                 if last:
                     state = task.after(state)
                 watch.poll()
             scores: dict[str, float] = {}
             if scoring:
-                flight.drain()
-                scores = scores_of(evaluators, state)
+                with spend("step"):
+                    flight.drain()
+                with spend("evaluation"):
+                    scores = scores_of(evaluators, state)
                 if config.evals.metric not in scores:
                     raise InputError(
                         f"evals.metric is {config.evals.metric!r}, but the evaluators score "
@@ -183,8 +213,10 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                     )
                     facts = {**facts, "stopped": stopped}
             if last or stopped or scores or (save_every and now % save_every == 0):
-                flight.drain()
-                save(now, scores, final=bool(last or stopped))
+                with spend("step"):
+                    flight.drain()
+                with spend("checkpoint"):
+                    save(now, scores, final=bool(last or stopped))
                 saved = now
             if stopped:
                 log.info("Stopping early: %s.", stopped)
@@ -198,15 +230,18 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         log.info("Stopped by SIGTERM after step %s; the same command continues.", f"{now:,}")
         raise
     finally:
+        profiler.stop()
         feed.close()
-    checkpointer.wait()
+    with spend("checkpoint"):
+        checkpointer.wait()
 
     # ------------------------------------------------------------------ the best, scored once
     best_step = checkpointer.best or now
     if best_step != now:
         state, _ = checkpointer.restore(abstract, best_step)
     test_evaluators = task.evaluators("test")
-    test = scores_of(test_evaluators, state) if test_evaluators else {}
+    with spend("evaluation"):
+        test = scores_of(test_evaluators, state) if test_evaluators else {}
     outcome = {
         "run": str(run),
         "step": now,
@@ -218,6 +253,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         "trained_parameters": state_lib.count(plan.params),
         "seconds": round(time.time() - started, 1),
         "stopped_early": stopped or None,
+        **monitor.outcome(),
     }
     checkpointer.close()
     if main:
@@ -227,7 +263,10 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
             for evaluator in test_evaluators or evaluators:
                 evaluator.plot(run / "plots")
             monitor.plot(run / "plots")
+            report.write_run(run)
         runs.link_best(run, config.evals.metric, config.evals.mode)
+        if run.name.startswith("run_"):
+            compare.write_history(run.parent)
     monitor.close()
     distributed.barrier("end")
     return outcome

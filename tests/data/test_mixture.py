@@ -59,3 +59,10 @@ def test_a_place_far_away_costs_nothing():
 def test_weights_that_cannot_be_kept(shares):
     with pytest.raises(InputError, match="weight"):
         Mixture(shares, 0)
+
+
+def test_what_was_drawn_is_what_the_draws_were():
+    mixture = Mixture([0.7, 0.2, 0.1], seed=5)
+    for first, last in ((0, 0), (0, 7), (3, 1000), (5000, 12345)):
+        source, _ = mixture.locate(np.arange(first, last))
+        assert mixture.drawn(first, last).tolist() == np.bincount(source, minlength=3).tolist()

@@ -69,6 +69,15 @@ class Mixture:
         edges = np.asarray(blocks)[..., None] * self.block * self._edges
         return np.diff(np.floor(edges + 0.5).astype(np.int64))
 
+    def drawn(self, first: int, last: int) -> np.ndarray:
+        """Return how many of the draws first … last − 1 each source has, (sources,) int64."""
+        return self._drawn_before(last) - self._drawn_before(first)
+
+    def _drawn_before(self, n: int) -> np.ndarray:
+        blocks, rest = divmod(n, self.block)
+        source, _ = self.locate(np.arange(n - rest, n))
+        return self.counts(blocks) + np.bincount(source, minlength=len(self._edges) - 1)
+
     def _order_of_span(self, span: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the source and the ordinal of every draw of a span of blocks."""
         blocks = span * self._blocks + np.arange(self._blocks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -271,6 +272,19 @@ class ForecastBatches:
             if np.isinf(values).any():
                 values[np.isinf(values)] = np.nan
         return batch
+
+    def drawn(self, first: int, last: int) -> dict[str, float]:
+        """Count the rows of each source in the batches of the steps first … last − 1.
+
+        Exact for a whole number of `group_by_length` blocks; the rows of a pack are a mean.
+        """
+        packs = self._mixture.drawn(first * self.packs, last * self.packs)
+        found: dict[str, float] = {}
+        for number, source in enumerate(self.sources):
+            name = re.split("[/:]", self.config.sources[number].path.rstrip("/"))[-1]
+            rows = float(packs[number] * self._tasks[number] * source.mean_group)
+            found[name] = found.get(name, 0.0) + rows
+        return found
 
     def _draws(self, number: int) -> Windows | GeneratedWindows:
         """Return the draws of one source."""

@@ -1,5 +1,6 @@
-"""What a run reports: log line, metrics files, TensorBoard, results, plots."""
+"""What a run reports: log line, health report, metrics files, TensorBoard, results, plots."""
 
+from tsmjax.monitor.health import Facts
 from tsmjax.monitor.monitor import LogConfig, Monitor
 
-__all__ = ["LogConfig", "Monitor"]
+__all__ = ["Facts", "LogConfig", "Monitor"]

@@ -55,10 +55,17 @@ class LossTracker:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Memory in use and available, in bytes: of the fullest local device, on CPU of the host."""
+    """Memory in bytes: of the fullest local device, on CPU of the host.
+
+    Attributes:
+      used: in use now.
+      total: available in all.
+      peak: most that was ever in use; 0 when not known.
+    """
 
     used: float
     total: float
+    peak: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.used / _GIB:.1f}/{self.total / _GIB:.0f}GB"
@@ -67,9 +74,16 @@ class Memory:
 def memory() -> Memory:
     """Measure memory now; the pages of the whole process on a backend that does not tell."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    known = [Memory(s["bytes_in_use"], s["bytes_limit"]) for s in stats if "bytes_limit" in s]
-    if known:
-        return max(known, key=lambda one: one.used / one.total)
+    known = [
+        Memory(s["bytes_in_use"], s["bytes_limit"], s.get("peak_bytes_in_use", 0.0))
+        for s in stats
+        if "bytes_limit" in s
+    ]
+    return max(known, key=lambda one: one.used / one.total) if known else host_memory()
+
+
+def host_memory() -> Memory:
+    """Measure the pages that this process holds, of the memory of the machine."""
     page = os.sysconf("SC_PAGE_SIZE")
     try:
         with open("/proc/self/statm") as file:
@@ -80,13 +94,13 @@ def memory() -> Memory:
     return Memory(used, os.sysconf("SC_PHYS_PAGES") * page)
 
 
-def disk_reads() -> int:
-    """Bytes this process has caused to be read from storage; pages found in the cache are free.
+def disk_reads(process: int | str = "self") -> int:
+    """Bytes a process has caused to be read from storage; pages found in the cache are free.
 
     Returns 0 where the system does not tell.
     """
     try:
-        with open("/proc/self/io") as file:
+        with open(f"/proc/{process}/io") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("read_bytes"))
     except (OSError, StopIteration):
         return 0
@@ -118,12 +132,12 @@ def format_line(
     remaining = (total_steps - step) / steps_per_second if steps_per_second > 0 else nan
     parts = [
         f"Step {step:,}/{total_steps:,}",
-        f"loss={_loss(metrics.get('loss', nan))}",
-        f"ema={_loss(losses.ema)}",
-        f"best={_loss(losses.best)}",
+        f"loss={loss(metrics.get('loss', nan))}",
+        f"ema={loss(losses.ema)}",
+        f"best={loss(losses.best)}",
         f"lr={metrics.get('learning_rate', nan):.2e}",
         f"mem={mem}",
-        f"{_rate(steps_per_second)} stp/s",
+        f"{rate(steps_per_second)} stp/s",
         f"{steps_per_second * rows_per_step:.0f} smp/s",
         f"eta={duration(remaining)}",
         f"gnorm={metrics.get('grad_norm', nan):.3f}",
@@ -151,10 +165,11 @@ def duration(seconds: float) -> str:
     return f"{days}d {hours}h"
 
 
-def _loss(value: float) -> str:
+def loss(value: float) -> str:
     """Four decimals, or three significant digits where those would show nothing."""
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
+    """Write a rate with one decimal, or two significant digits below 1."""
     return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"

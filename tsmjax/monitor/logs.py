@@ -65,9 +65,10 @@ def show(renderable: RenderableType, run: str | Path) -> None:
         return
     console.print(renderable)
     path = Path(run) / "logs" / "training.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(as_text(renderable))
+    with contextlib.suppress(OSError):  # a full disk must not end a run
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(as_text(renderable))
 
 
 def as_text(renderable: RenderableType, width: int = 120) -> str:

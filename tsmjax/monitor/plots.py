@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
-_FORECAST, _LOSS = "#1f77b4", "#d1495b"
+INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+_FORECAST, LOSS = "#1f77b4", "#d1495b"
 _BANDS = ("#dbe9f4", "#b4d2e7", "#8bb9da")  # widest first
+PALETTE = ("#1f77b4", "#d1495b", "#2a9d8f", "#e9a23b", "#7a5195", "#8c564b", "#17a2b8", "#6b8e23")
+_DASHES = ("-", "--", ":", "-.")  # once round the palette, the next
 _COVARIATES = ("#7a5195", "#2a9d8f", "#e76f51", "#8d99ae")
 _HISTORY_SHOWN = 4  # horizons of history in a panel
 
@@ -42,6 +44,52 @@ class Panel:
     levels: Sequence[float]
     quantiles: np.ndarray
     covariates: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One curve over steps.
+
+    Attributes:
+      label: its name in the legend.
+      steps: (n,) ascending.
+      values: (n,) finite.
+      colour: of the line; None takes the next of the palette.
+      faint: whether it is the raw form of another.
+    """
+
+    label: str
+    steps: np.ndarray
+    values: np.ndarray
+    colour: str | None = None
+    faint: bool = False
+
+
+def draw_lines(axes: Axes, title: str, lines: Sequence[Line]) -> None:
+    """Draw curves over steps; on a logarithmic axis when most of them spans over a decade."""
+    style(axes)
+    number = 0
+    for line in lines:
+        round_, index = divmod(number, len(PALETTE))
+        number += line.colour is None
+        axes.plot(
+            line.steps,
+            line.values,
+            color=line.colour or PALETTE[index],
+            linestyle=_DASHES[round_ % len(_DASHES)],
+            marker="o" if len(line.steps) < 3 else None,
+            markersize=4,
+            linewidth=1.0 if line.faint else 1.8,
+            alpha=0.5 if line.faint else 1.0,
+            label=line.label,
+        )
+    values = np.concatenate([line.values for line in lines])
+    # A learning rate that ends near 0 still reads best on a linear axis.
+    if values.min() > 0 and values.max() > 10 * np.quantile(values, 0.1):
+        axes.set_yscale("log")
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_xlabel("step", fontsize=9, color=INK)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Path:
@@ -97,8 +145,8 @@ def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
     axes = figure.subplots()
     style(axes)
     marker = "o" if len(rows) < 3 else None
-    axes.plot(steps, loss, color=_LOSS, alpha=0.35, linewidth=1.0, marker=marker, label="loss")
-    axes.plot(steps, average, color=_LOSS, linewidth=2.0, label="running average")
+    axes.plot(steps, loss, color=LOSS, alpha=0.35, linewidth=1.0, marker=marker, label="loss")
+    axes.plot(steps, average, color=LOSS, linewidth=2.0, label="running average")
     finite = loss[np.isfinite(loss)]
     if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         axes.set_yscale("log")
@@ -130,8 +178,8 @@ def sweep(
     figure = new_figure(8.0, 4.2)
     axes = figure.subplots()
     style(axes)
-    axes.plot(rates, losses, color=_LOSS, alpha=0.35, linewidth=1.0, label="loss")
-    axes.plot(rates, smooth, color=_LOSS, linewidth=2.0, label="running mean")
+    axes.plot(rates, losses, color=LOSS, alpha=0.35, linewidth=1.0, label="loss")
+    axes.plot(rates, smooth, color=LOSS, linewidth=2.0, label="running mean")
     axes.axvline(suggestion, color=INK, linewidth=1.0, linestyle=":", label=f"{suggestion:.2g}")
     axes.set_xscale("log")
     low, high = smooth.min(), max(losses[0], smooth.max())
@@ -230,7 +278,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def style(axes: Axes) -> None:
     """Give axes the look of all plots."""
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)

@@ -1,13 +1,17 @@
-"""Where numbers go: `metrics.jsonl` and TensorBoard."""
+"""Where numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and writers of one's own."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import logging
 import math
 import os
 from pathlib import Path
 from typing import Any, Protocol
+
+from tsmjax.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +92,67 @@ class TensorBoard:
         self._writer.close()
 
 
+class WandB:
+    """A run of Weights & Biases; its files are under `folder`/wandb.
+
+    ``WANDB_MODE=offline`` needs no network: ``wandb sync`` uploads later. A run that continues goes
+    on under the same id, from where W&B's own history ends.
+    """
+
+    def __init__(self, folder: str | Path, project: str, config: dict[str, Any] | None = None):
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError('log.wandb needs wandb: pip install "tsmjax[wandb]"') from error
+        folder = Path(folder).absolute()
+        self._run = wandb.init(
+            project=project,
+            dir=str(folder),
+            # The id is a property of the folder, so that a resumed run finds it again.
+            id=hashlib.sha256(str(folder).encode()).hexdigest()[:12],
+            name=folder.name,
+            group=folder.parent.name,
+            config=config,
+            resume="allow",
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Log the values of one step; several calls for a step become one row."""
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        """Upload what is left, and end the run."""
+        self._run.finish()
+
+
+def custom(path: str, run: Path) -> Writer:
+    """Build a writer of one's own: ``package.module:Class`` is called with the run folder.
+
+    Raises:
+      InputError: when there is no such module or class.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)(run)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"The config field log.writers names {path!r}, which cannot be loaded ({error}): "
+            "it must read package.module:Class."
+        ) from error
+
+
 class Shielded:
     """Passes calls on until one fails; then warns once and stays silent.
 
     A full disk or a broken event file must not end a training run.
+
+    Attributes:
+      failure: the warning, once the writer has failed; until then empty.
     """
 
     def __init__(self, name: str, build: Any):
         """Open the writer that `build()` returns; `name` is used in the warning."""
-        self._name = name
+        self._name, self.failure = name, ""
         self._writer: Writer | None = None
         self._try(lambda: setattr(self, "_writer", build()))
 
@@ -115,4 +171,5 @@ class Shielded:
             action()
         except Exception as error:
             self._writer = None
-            log.warning("%s is off from here on: %s: %s", self._name, type(error).__name__, error)
+            self.failure = f"{self._name} is off from here on: {type(error).__name__}: {error}"
+            log.warning("%s", self.failure)

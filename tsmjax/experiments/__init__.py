@@ -1,0 +1,1 @@
+"""Many runs at once: list and compare them, sweep over config fields, write report pages."""
