@@ -6,24 +6,35 @@ afterwards; on a CPU those transposes cost up to a third of a token mixer.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 
+from tsmjax.nn import layout
 
-@jax.custom_vjp
+
 def trailing(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Map `x` (…, inputs) to (…, outputs) by `kernel` (inputs, outputs)."""
+    return _trailing(x, kernel, layout.devices() == 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _trailing(x: jax.Array, kernel: jax.Array, whole: bool) -> jax.Array:
     return x @ kernel
 
 
 def _trailing_backward(
-    operands: tuple[jax.Array, jax.Array], gradient: jax.Array
+    whole: bool, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = operands
+    by_input = _contract(gradient, kernel, (x.ndim - 1,), (1,))
+    if whole:  # flat, which needs no transpose, but would gather rows that are on several devices
+        x, gradient = (operand.reshape(-1, operand.shape[-1]) for operand in (x, gradient))
     rows = tuple(range(x.ndim - 1))
-    return _contract(gradient, kernel, (x.ndim - 1,), (1,)), _contract(x, gradient, rows, rows)
+    return by_input, _contract(x, gradient, rows, rows)
 
 
-trailing.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _trailing_backward)
+_trailing.defvjp(lambda x, kernel, whole: (x @ kernel, (x, kernel)), _trailing_backward)
 
 
 @jax.custom_vjp
