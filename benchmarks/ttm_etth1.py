@@ -94,12 +94,10 @@ def one(table: Path, horizon: int, seed: int, workdir: Path) -> dict[str, Any]:
     """Train and score once."""
     config = ttm_etth1.get_config(f"{table},{horizon}")
     config.seed = seed
-    started = os.times()
     try:
         outcome = trained(config, str(workdir / f"horizon_{horizon}" / f"seed_{seed}"))
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
-    ended = os.times()
     return {
         "seed": seed,
         **{name: outcome["test"][f"etth1/{name}"] for name in ("mse", "mae")},
@@ -108,15 +106,14 @@ def one(table: Path, horizon: int, seed: int, workdir: Path) -> dict[str, Any]:
         "best_step": outcome["best_step"],
         "steps": outcome["step"],
         "seconds": outcome["seconds"],
-        "cpu_seconds": round(sum(ended[:2]) - sum(started[:2]), 1),
     }
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the runs of one horizon, and the runs."""
     scores = {name: statistics.fmean(run[name] for run in runs) for name in ("mse", "mae")}
-    totals = {name: round(sum(run[name] for run in runs), 1) for name in ("seconds", "cpu_seconds")}
-    return {**{name: round(score, 4) for name, score in scores.items()}, **totals, "runs": runs}
+    means = {name: round(score, 4) for name, score in scores.items()}
+    return {**means, "seconds": round(sum(run["seconds"] for run in runs), 1), "runs": runs}
 
 
 def show(horizons: dict[int, dict[str, Any]]) -> Table:
