@@ -17,7 +17,7 @@ from tsmjax import state, weights
 from tsmjax.config import build, resolve
 from tsmjax.errors import InputError
 from tsmjax.models import ttm
-from tsmjax.models.ttm import mixer, scaling
+from tsmjax.models.ttm import mixer, products, scaling
 from tsmjax.models.ttm.config import Decomposition, ForecastMixing, Quantiles, Spectrum
 from tsmjax.models.ttm.smoothing import robust_trend
 from tsmjax.models.ttm.tokens import SpectrumTokens
@@ -530,3 +530,23 @@ def test_every_field_of_the_config_has_a_place_in_the_docstring():
     for kind in (ttm.Config, ttm.Compat, ForecastMixing, Quantiles, Spectrum, Decomposition):
         for field in dataclasses.fields(kind):
             assert f"\n      {field.name}: " in kind.__doc__, (kind.__name__, field.name)
+
+
+@pytest.mark.parametrize(
+    ("product", "plain"),
+    [
+        (products.trailing, lambda x, kernel: jnp.einsum("nbci,io->nbco", x, kernel)),
+        (products.leading, lambda x, kernel: jnp.einsum("ibcd,io->obcd", x, kernel)),
+    ],
+)
+def test_products_and_their_gradients(product, plain):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (4, 3, 2, 4)), jax.random.normal(keys[1], (4, 5))
+    cotangent = jax.random.normal(keys[2], plain(x, kernel).shape)
+    found, expected = (jax.vjp(f, x, kernel) for f in (product, plain))
+    leaves = [
+        (found[0], expected[0]),
+        *zip(found[1](cotangent), expected[1](cotangent), strict=True),
+    ]
+    for one, other in leaves:
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,7 @@
 """Building blocks against their definitions, and at the edges where they must stay finite."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsmjax.nn import attention, instance_norm
+from tsmjax.nn.activations import gelu, softmax
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout
 from tsmjax.nn.embedding import Embedding
@@ -269,3 +272,25 @@ def test_embedding_has_no_entry_beyond_its_table():
     y = np.asarray(table(jnp.array([[2, 0], [3, 1]])))
     np.testing.assert_array_equal(y[0, 0], table.embedding[...][2])
     assert np.isnan(y[1, 0]).all() and np.isfinite(y[1, 1]).all()
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_softmax_sums_to_one_and_has_the_gradient_of_jax(axis):
+    x, weights, _ = (100 * a for a in qkv((4, 3, 5)))
+    y = softmax(x, axis)
+    np.testing.assert_allclose(y.sum(axis), 1.0, atol=1e-6)
+    found, expected = (
+        jax.grad(lambda x, f=f: (weights * f(x / 50, axis)).sum())(x)
+        for f in (softmax, jax.nn.softmax)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert softmax(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_gelu_is_exact_in_value_and_gradient():
+    x = jnp.linspace(-9.0, 9.0, 1001)
+    expected = [x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in np.asarray(x, np.float64)]
+    np.testing.assert_allclose(gelu(x), expected, atol=1e-6)
+    found = jax.vmap(jax.grad(gelu))(x)
+    expected = jax.vmap(jax.grad(lambda x: jax.nn.gelu(x, approximate=False)))(x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

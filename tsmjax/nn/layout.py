@@ -42,13 +42,15 @@ def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.checkpoint(lambda x, kernel: _hold(_hold(x) @ kernel))(x, kernel)
 
 
+def devices() -> int:
+    """Number of devices that rows are spread over."""
+    sharding = _rows.get()
+    return math.prod(sharding.mesh.shape[axis] for axis in sharding.spec[0]) if sharding else 1
+
+
 def _spread(x: jax.Array) -> bool:
     """Whether the leading axis of `x` is, and can be, on several devices."""
-    sharding = _rows.get()
-    if sharding is None or x.ndim < 2:
-        return False
-    parts = math.prod(sharding.mesh.shape[axis] for axis in sharding.spec[0])
-    return parts > 1 and x.shape[0] % parts == 0
+    return x.ndim >= 2 and devices() > 1 and x.shape[0] % devices() == 0
 
 
 def _hold(x: jax.Array) -> jax.Array:

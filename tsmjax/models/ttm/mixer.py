@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tsmjax.models.ttm import products
+from tsmjax.nn.activations import gelu, softmax
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout, split
 from tsmjax.nn.linear import Linear
@@ -61,7 +63,7 @@ class TokenLinear(Linear):
         return self._shifted(y, self.bias[...])
 
     def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return x @ kernel
+        return products.trailing(x, kernel)
 
     def _shifted(self, y: jax.Array, bias: jax.Array) -> jax.Array:
         return y + bias
@@ -71,7 +73,7 @@ class LeadingLinear(TokenLinear):
     """`TokenLinear` over the first axis: maps (inputs, …) to (outputs, …)."""
 
     def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.dot_general(kernel, x, (((0,), (0,)), ((), ())))
+        return products.leading(x, kernel)
 
     def _shifted(self, y: jax.Array, bias: jax.Array) -> jax.Array:
         return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
@@ -115,7 +117,7 @@ class MLP(nnx.Module):
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Map an array to one of the same shape."""
         hidden_key, output_key = split(key, 2)
-        y = jax.nn.gelu(self.fc1(x), approximate=False)
+        y = gelu(self.fc1(x))
         return dropout(self.fc2(dropout(y, self.dropout, hidden_key)), self.dropout, output_key)
 
 
@@ -142,8 +144,7 @@ class Gate(nnx.Module):
             content, logits = jnp.split(logits, 2, axis=self.axis)
             return content * jax.nn.sigmoid(logits)
         if self.mode == "softmax":
-            gate = jax.nn.softmax(logits.astype(jnp.float32), axis=self.axis).astype(logits.dtype)
-            return x * gate
+            return x * softmax(logits, self.axis)
         if self.mode == "group_sigmoid":
             logits = jnp.moveaxis(logits, self.axis, -1)
             means = logits.reshape(*logits.shape[:-1], self.groups, -1).mean(axis=-1)

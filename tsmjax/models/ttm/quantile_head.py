@@ -8,6 +8,7 @@ from flax import nnx
 
 from tsmjax.models.ttm.config import Quantiles
 from tsmjax.models.ttm.mixer import linear
+from tsmjax.nn.activations import gelu
 
 _LEAST_STEP = 1e-6  # between neighbouring quantiles
 _EPSILON = 1e-5
@@ -80,7 +81,7 @@ class QuantileHead(nnx.Module):
           states: (B, C, N, D) decoder states.
         """
         h = self.expand(self.norm(self.smooth(forecast[..., None])))
-        h = jax.nn.gelu(h, approximate=False)
+        h = gelu(h)
         if self.config.decoder:
             condition = self._condition(states)[:, :, None]
             if self.config.concatenate:

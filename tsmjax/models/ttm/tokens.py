@@ -8,6 +8,7 @@ from flax import nnx
 
 from tsmjax.models.ttm.config import Spectrum, patches_of_scales
 from tsmjax.models.ttm.mixer import linear
+from tsmjax.nn.activations import gelu
 from tsmjax.nn.embedding import Embedding
 
 
@@ -45,7 +46,7 @@ class FrequencyPrefix(nnx.Module):
 
     def __call__(self, frequency: jax.Array) -> jax.Array:
         """Map frequency numbers (B,) to tokens (B, features)."""
-        return self.fc2(jax.nn.gelu(self.fc1(self.embedding(frequency)), approximate=False))
+        return self.fc2(gelu(self.fc1(self.embedding(frequency))))
 
 
 class SpectrumTokens(nnx.Module):
