@@ -5,7 +5,7 @@ Activations are (N, C, T, V). Constants that a checkpoint stores are buffers her
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from tsmjax.models.last.blocks import dct_matrix
 from tsmjax.models.last.graph import shift_table, subsets
