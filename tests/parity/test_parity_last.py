@@ -9,8 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import last_torch  # noqa: E402
-
+from benchmarks import last_torch  # noqa: E402
 from convert import torch_checkpoint  # noqa: E402
 from tsmjax import weights  # noqa: E402
 from tsmjax.config import build  # noqa: E402

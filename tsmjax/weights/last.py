@@ -17,7 +17,7 @@ import numpy as np
 
 from tsmjax.errors import InputError
 
-TASK = "classify"
+TASK = "skeleton"
 IGNORED = (  # counters, and constants that we build ourselves
     r"num_batches_tracked$",
     r"(^|\.)(A|A_\d+|A_physical)$",

@@ -1,7 +1,10 @@
 """The equations of the skeleton models once more, in PyTorch, with the published tensor names.
 
-Activations are (N, C, T, V). Constants that a checkpoint stores are buffers here too.
+Activations are (N, C, T, V). Constants that a checkpoint stores are buffers here too. The parity
+tests and `benchmarks.last_step` run these; `tsmjax.models.last` documents the layers.
 """
+
+# ruff: noqa: D101, D102, D103
 
 import torch
 from torch import nn
