@@ -4,8 +4,9 @@
     python -m benchmarks.last_step --table --batch 8  # every net and size, without PyTorch
 
 A step is forward, backward and SGD with Nesterov momentum, warm, dropout off, one body; the figure
-is the median over repeats, which take turns between the two. The last line printed is JSON;
-``--json FILE`` writes it too.
+is the median over repeats, which take turns between the two, in wall seconds and in CPU seconds of
+the process (the fairer figure on a busy machine). The last line printed is JSON; ``--json FILE``
+writes it too.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def row(net: str, size: str, options: argparse.Namespace) -> dict[str, Any]:
         "size": size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "gmac": round(last.flops(config, 1) / 2e9, 3),
-        "step_ms": round(1e3 * statistics.median(seconds(run) for _ in range(options.repeats)), 1),
+        "step_ms": round(
+            1e3 * statistics.median(seconds(run)[0] for _ in range(options.repeats)), 1
+        ),
     }
     print(*found.values(), flush=True)
     return found
@@ -81,19 +84,22 @@ def beside_torch(options: argparse.Namespace) -> dict[str, Any]:
     streams, labels = example(config, options.batch)
     mine, compile_seconds = ours(config, streams, labels)
     torch_step = theirs(config, streams, labels)
-    times: list[tuple[float, float]] = []
+    times: list[tuple[float, ...]] = []
     for step in (mine, torch_step):
         step()
     for _ in range(options.repeats):
-        times.append((seconds(mine), seconds(torch_step)))
-        print("ours {:.3f} s, PyTorch {:.3f} s".format(*times[-1]), flush=True)
-    first, second = (statistics.median(column) for column in zip(*times, strict=True))
+        times.append((*seconds(mine), *seconds(torch_step)))
+        print("ours {:.3f} s ({:.3f} CPU), PyTorch {:.3f} s ({:.3f} CPU)".format(*times[-1]))
+    columns = (statistics.median(column) for column in zip(*times, strict=True))
+    first, first_cpu, second, second_cpu = columns
     return {
         "net": options.net,
         "size": options.size,
         "ours_ms": round(1e3 * first, 1),
         "reference_ms": round(1e3 * second, 1),
         "ratio": round(second / first, 2),
+        "ours_cpu_ms": round(1e3 * first_cpu, 1),
+        "reference_cpu_ms": round(1e3 * second_cpu, 1),
         "ours_compile_seconds": round(compile_seconds, 1),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -169,11 +175,11 @@ def theirs(
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    """Wall seconds of one call."""
-    started = time.perf_counter()
+def seconds(run: Callable[[], None]) -> tuple[float, float]:
+    """Wall seconds and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - started
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
