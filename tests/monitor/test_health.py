@@ -170,6 +170,11 @@ def test_a_panel_of_a_run_that_only_failed_still_shows(tmp_path):
     assert "1 steps not finite" in as_text(panel.panel(report))
 
 
+def test_steps_that_take_no_time_divide_nothing(tmp_path):
+    report = watched(tmp_path, [1.0, 1.0], seconds=0.0).report(1, {"step": 0.0}, [])
+    assert math.isfinite(report.speed["steps"]) and diagnosis.limit(report)
+
+
 def test_sparklines_and_bars():
     assert panel.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert panel.sparkline([1.0, math.nan, 2.0]) == "▁ █"

@@ -204,7 +204,7 @@ class Health:
         wall = max(sum(spent.values()), 1e-9)
         steps = self._step - self._first
         durations = np.array(self._seconds or [math.nan])
-        busy = float(durations.mean())
+        busy = max(float(durations.mean()), 1e-9)  # a clock may stand still
         # Compilation is over once it is done; evaluations and checkpoints go on coming.
         pace = (wall - spent.get("compile", 0.0)) / max(steps, 1)
         flops = self._flops / max(steps, 1) / busy / jax.device_count()
