@@ -28,3 +28,21 @@ convolutions see the past only.
 
 Parameters and statistics (`nnx.BatchStat`, always float32) are all that a model holds.
 """
+
+from tsmjax.models.last.config import BaseParts, Compat, Config, ShiftFuseParts
+from tsmjax.models.last.model import NETS, Model, bodies, input_streams
+from tsmjax.models.last.skeletons import SKELETONS, Skeleton, skeleton
+
+__all__ = [
+    "NETS",
+    "SKELETONS",
+    "BaseParts",
+    "Compat",
+    "Config",
+    "Model",
+    "ShiftFuseParts",
+    "Skeleton",
+    "bodies",
+    "input_streams",
+    "skeleton",
+]

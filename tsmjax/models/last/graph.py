@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tsmjax.models.last.skeletons import Skeleton, skeleton
 
-Norm = Literal["subset", "graph"]
+Norm = Literal["subset", "graph", "column", "column_subset", "subset_column"]
 Shift = Literal["region", "random", "none"]
 
 
@@ -25,18 +25,46 @@ def distances(name: str) -> np.ndarray:
     return hops
 
 
+class Graph(NamedTuple):
+    """A partitioned graph, by what defines it.
+
+    Attributes:
+      skeleton: name of the skeleton.
+      hops: greatest distance of neighbours.
+      norm: how the subsets are normalised.
+      truncated: joints beyond `hops` of the centre count as equally far from it.
+    """
+
+    skeleton: str
+    hops: int
+    norm: Norm
+    truncated: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of subsets, K."""
+        return 2 * self.hops + 1
+
+    def subsets(self) -> np.ndarray:
+        """Adjacency subsets (K, V, V), see `subsets`."""
+        return subsets(*self)
+
+
+@functools.cache
 def subsets(name: str, hops: int, norm: Norm, truncated: bool = False) -> np.ndarray:
     """Adjacency of a skeleton, split by hop and by distance to its centre joint.
 
-    Subset 0 holds the joints themselves. For each hop d = 1 … `hops` follow the neighbours at d
-    hops that are as close to the centre joint as the joint itself, or closer, and those that are
-    farther.
+    Subset 0 holds the joints themselves. For each hop d = 1 … `hops` follow the joints at d hops
+    that are as far from the centre joint as the receiver, or farther, and those that are closer.
 
     Args:
       name: name of the skeleton.
       hops: greatest distance of neighbours; K = 2 · `hops` + 1.
-      norm: "subset" scales each subset to D^-1/2 A D^-1/2 by its own degrees, "graph" by those of
-        all subsets together.
+      norm: "subset" scales each subset to D^-1/2 A D^-1/2 by its own degrees, of receivers and of
+        senders; "graph" by those of all subsets together. Three more are those of published
+        weights: "column" divides by the receiver's degree in the whole graph; "column_subset" does
+        so and then scales each subset by the row sums of the senders, at least 1e-6, on both
+        sides; "subset_column" scales each subset by the receivers' degrees on both sides.
       truncated: joints beyond `hops` of the centre count as equally far from it.
 
     Returns:
@@ -49,24 +77,33 @@ def subsets(name: str, hops: int, norm: Norm, truncated: bool = False) -> np.nda
     radius = far[skeleton(name).centre]
     if truncated:
         radius = np.where(radius > hops, hops + 1, radius)
-    closer = radius[None, :] <= radius[:, None]
+    farther = radius[None, :] >= radius[:, None]  # the sender, seen from the receiver
     parts = [far == 0]
     for hop in range(1, hops + 1):
-        parts += [(far == hop) & closer, (far == hop) & ~closer]
+        parts += [(far == hop) & farther, (far == hop) & ~farther]
     stack = np.stack(parts).astype(np.float64)
+    whole = stack.sum(axis=(0, 2))  # degree of each joint; every joint has itself
     if norm == "graph":
-        whole = stack.sum(axis=0)
-        scale = whole.sum(axis=1) ** -0.5  # every joint has itself
-        return (stack * scale[:, None] * scale[None, :]).astype(np.float32)
-    return np.stack([_normalised(part) for part in stack]).astype(np.float32)
+        stack = _scaled(stack, whole, whole)
+    elif norm == "subset":
+        stack = _scaled(stack, stack.sum(axis=2), stack.sum(axis=1))
+    elif norm == "subset_column":
+        stack = _scaled(stack, stack.sum(axis=2), stack.sum(axis=2))
+    else:
+        stack = stack / whole[:, None]
+        if norm == "column_subset":
+            sums = np.maximum(stack.sum(axis=1), 1e-6)
+            stack = _scaled(stack, sums, sums)
+    return stack.astype(np.float32)
 
 
 def shift_table(name: str, channels: int, hops: int, kind: Shift) -> np.ndarray:
     """For each channel and joint, the joint whose value it takes, (C, V) int.
 
-    "region": a quarter of the channels moves values around inside each arm, a quarter inside each
-    leg, an eighth inside the torso, channel i of a group by i + 1 places; in the remaining channels
-    a joint takes neighbour i mod degree of its list (itself and joints within `hops`, ascending).
+    "region": a quarter of the channels moves values around the joints of both arms, a quarter
+    around those of both legs, an eighth around the torso, channel i of a group by i + 1 places; in
+    the remaining channels a joint takes neighbour i mod degree of its list (itself and joints
+    within `hops`, ascending).
     "random": a fixed random permutation of the joints in each channel. "none": no shift.
     """
     size, regions = skeleton(name).size, skeleton(name).regions
@@ -79,8 +116,8 @@ def shift_table(name: str, channels: int, hops: int, kind: Shift) -> np.ndarray:
     bounds = [0, channels // 4, channels // 2, 5 * channels // 8, channels]
     groups = (("left_arm", "right_arm"), ("left_leg", "right_leg"), ("torso",))
     for start, end, group in zip(bounds, bounds[1:], groups, strict=False):
-        for channel, region in ((c, r) for c in range(start, end) for r in group):
-            joints = np.array(regions[region])
+        joints = np.concatenate([regions[region] for region in group])
+        for channel in range(start, end):
             table[channel, joints] = np.roll(joints, -(channel - start + 1))
     near = [np.flatnonzero(row <= hops) for row in distances(name)]
     for channel in range(bounds[3], channels):
@@ -100,7 +137,7 @@ def padded_regions(of: Skeleton) -> tuple[np.ndarray, np.ndarray]:
     return table, mask
 
 
-def _normalised(part: np.ndarray) -> np.ndarray:
-    """D^-1/2 A D^-1/2 with the degrees of the rows and the columns; an empty row stays empty."""
-    rows, columns = (np.where(sums > 0, sums, np.inf) for sums in (part.sum(1), part.sum(0)))
-    return part * rows[:, None] ** -0.5 * columns[None, :] ** -0.5
+def _scaled(stack: np.ndarray, receivers: np.ndarray, senders: np.ndarray) -> np.ndarray:
+    """Divide subsets by the roots of the degrees of both ends; no degree, no edge."""
+    rows, columns = (np.where(x > 0, x, np.inf) ** -0.5 for x in (receivers, senders))
+    return stack * rows[..., :, None] * columns[..., None, :]
