@@ -16,7 +16,7 @@ Columns:
   item_id, start, timestamp, freq, …: anything else is kept for `ArrowSource.metadata`.
 
 What the variates are called is the same for all rows and stands once, in the metadata of the Arrow
-schema: `ArrowSource.names`. So do the facts about a sensor data set (`tsmjax.data.sensor`) or one of
+schema: `ArrowSource.names`. So do the facts about a data set of sensors (`tsmjax.data.sensor`) or
 skeletons (`tsmjax.data.skeleton`).
 """
 

@@ -5,8 +5,8 @@ A skeleton data set is an Arrow folder (`tsmjax.data.arrow`), a row a clip:
   item_id: string, name of the clip.
   target: list<list<float>>, (bodies · joints · 3, frames): x, y, z of each joint of each body in
     metres, every frame with anybody in it. NaN where a body is away or a joint was not tracked.
-  label: int32, place of the action in `SkeletonFacts.labels`.
-  subject, camera, setup, repetition: int32; 0 where the raw files do not tell.
+  label: whole number, place of the action in `SkeletonFacts.labels`.
+  subject, camera, setup, repetition: whole numbers; 0 where the raw files do not tell.
   split: string, ``train`` or ``test`` where the raw files come split, else empty.
 
 Joints are stored once; bones and velocities are derived on the device (`tsmjax.data.motion`).
@@ -33,10 +33,13 @@ log = logging.getLogger(__name__)
 FIELDS = ("subject", "camera", "setup", "repetition")
 _FRAMES, _HELD = 3, 4  # keep hashes apart from other uses of the same seed
 
+# NTU-60 has those up to 40 alone.
 NTU_TRAIN_SUBJECTS = frozenset(
-    (1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38)  # NTU-60 has these alone
-    + (45, 46, 47, 49, 50, *range(52, 60), 70, 74, 78, *range(80, 87), 89, *range(91, 96))
-    + (97, 98, 100, 103)
+    (
+        *(1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38),
+        *(45, 46, 47, 49, 50, *range(52, 60), 70, 74, 78, *range(80, 87), 89, *range(91, 96)),
+        *(97, 98, 100, 103),
+    )
 )
 # (data set, protocol) → which clips are trained on, from arrays of the fields.
 # Sources: Shahroudy et al., "NTU RGB+D" (2016), section 3.2; Liu et al., "NTU RGB+D 120" (2019),

@@ -135,7 +135,9 @@ def write_classes(counts: np.ndarray, labels: Sequence[str], path: Path) -> None
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["class", "clips", "recall", "precision", "f1", "mistaken_for", "times"])
+            writer.writerow(
+                ["class", "clips", "recall", "precision", "f1", "mistaken_for", "times"]
+            )
             for number, label in enumerate(labels):
                 other = int(wrong[number].argmax())
                 times = int(wrong[number, other])

@@ -50,7 +50,7 @@ class Config:
     bottleneck_weight: float = 0.01
     causal: float = 0.0
     bones: str = ""
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
 
     def __post_init__(self):
         for name in ("label_smoothing", "causal"):
@@ -64,7 +64,7 @@ class Task(BaseTask):
     def __init__(self, config: config_lib.Config):
         self.config = config
         self.family = config_lib.find_module("models", config.family)
-        self.sharding, self.lora = self.family.SHARDING, self.family.LORA
+        self.sharding = getattr(self.family, "SHARDING", ((r".*", ()),))
         self.skeleton = self.family.skeleton(config.model.skeleton)
         self.parents = self.skeleton.parents(config.task.bones or None)
         # The last two are told beside the loss, and minimise nothing.
