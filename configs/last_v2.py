@@ -3,7 +3,7 @@
     python -m tsmjax.main --config=configs/last_v2.py             # base, 9.2M, NTU-60 xsub
     python -m tsmjax.main --config=configs/last_v2.py:small,xview
 
-`configs/last_e.py` lists the words of a variant; sizes are small, base, large, small_ref, large_ref.
+`configs/last_e.py` lists the words of a variant; sizes are small, base, large and *_ref.
 """
 
 from ml_collections import ConfigDict

@@ -34,7 +34,7 @@ def test_a_config_traces_on_eight_devices(name):
     plan = state.blueprint(task, config.optim)
     _, current, frozen = state.create(task, plan, config.optim, mesh, 0)
     places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
-    schedule = optim.learning_rate(config.optim, 1000)
+    schedule = optim.learning_rate(config.optim, 1000, steps_per_epoch=10.0)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
     batch = batch_of(config, task)
     after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))

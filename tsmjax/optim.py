@@ -106,6 +106,9 @@ class OptimConfig:
       average: decay of the exponential moving average of the parameters; 0 keeps none.
       precision: type of the forward and backward pass; masters and moments are float32 always.
       max_bad_steps: consecutive non-finite steps after which training stops.
+      nan_policy: what a non-finite step does: leave everything as it was ("keep_old"); or, beside
+        that, set statistics of BatchNorm back to mean 0 and variance 1 ("reset_bn"), which a net
+        that has trained for long does not survive; or stop training at once ("raise").
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -132,9 +135,12 @@ class OptimConfig:
     average: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     max_bad_steps: int = 20
+    nan_policy: Literal["keep_old", "reset_bn", "raise"] = "keep_old"
 
     def __post_init__(self):
         """Check the ranges that no type can."""
+        if self.nan_policy == "raise":
+            object.__setattr__(self, "max_bad_steps", 1)
         if self.accumulate < 1:
             raise InputError(f"optim.accumulate is {self.accumulate}, but must be at least 1.")
         if not 0 <= self.average < 1:

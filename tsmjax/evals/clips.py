@@ -21,6 +21,7 @@ class ClipEvaluator:
       name: prefix of every score.
       split: "validation" or "test".
       labels: names of the actions.
+      clips: numbers of the clips.
     """
 
     def __init__(
@@ -37,13 +38,14 @@ class ClipEvaluator:
         """
         self.name, self.split = name, split
         self.labels = reader.data.facts.labels
-        self._reader, self._clips, self._batch_size = reader, clips, batch_size
+        self.clips = clips
+        self._reader, self._batch_size = reader, batch_size
         self._counts: np.ndarray | None = None
 
     def batches(self, host: int, hosts: int) -> Sequence[Batch]:
         """Return this host's batches; ``weight`` is zero for padding."""
-        rows = min(self._batch_size, -(-len(self._clips) // hosts))
-        starts = range(host * rows, len(self._clips) + host * rows, rows * hosts)
+        rows = min(self._batch_size, -(-len(self.clips) // hosts))
+        starts = range(host * rows, len(self.clips) + host * rows, rows * hosts)
         return _Lazy(self, list(starts), rows)
 
     def sums(self, predict: Predict, batch: Batch) -> Sums:
@@ -67,8 +69,8 @@ class ClipEvaluator:
 
     def _batch(self, start: int, rows: int) -> Batch:
         wanted = start + np.arange(rows)
-        batch = self._reader.read(self._clips[np.minimum(wanted, len(self._clips) - 1)])
-        batch["weight"] = batch["weight"] * (wanted < len(self._clips))
+        batch = self._reader.read(self.clips[np.minimum(wanted, len(self.clips) - 1)])
+        batch["weight"] = batch["weight"] * (wanted < len(self.clips))
         return batch
 
 
