@@ -158,7 +158,7 @@ def test_parts_do_not_overlap_and_validation_is_taken_of_training(data):
     assert 0 < len(parts[1]) < 6
     whole = DataConfig()
     np.testing.assert_array_equal(data.part("validation", whole, 1), data.part("test", whole, 1))
-    with pytest.raises(InputError, match="no protocol 'xset'.*it has xsub, xview, given"):
+    with pytest.raises(InputError, match=r"no protocol 'xset'.*it has xsub, xview, given"):
         data.part("train", DataConfig(protocol="xset"), 0)
     with pytest.raises(InputError, match="leaves nothing"):
         data.part("train", DataConfig(protocol="given"), 0)
