@@ -34,21 +34,37 @@ def test_a_config_traces_on_eight_devices(name):
     plan = state.blueprint(task, config.optim)
     _, current, frozen = state.create(task, plan, config.optim, mesh, 0)
     places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
-    schedule = optim.learning_rate(config.optim, 1000)
+    schedule = optim.learning_rate(config.optim, 1000, steps_per_epoch=10.0)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
-    rows, context, horizon = config.data.batch_size, config.model.context_length, task.horizon
-    channels = getattr(config.model, "num_input_channels", 1)
-    batch = {
+    batch = batch_of(config, task)
+    after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+    assert {"loss", "grad_norm", *task.coefficients} <= metrics.keys()
+
+
+def batch_of(config, task):
+    """Shapes of a batch, without opening any data."""
+    rows, model = config.data.batch_size, config.model
+    if config.kind == "skeleton":
+        bodies, frames = config.data.bodies, config.data.frames or model.frames
+        return {
+            "joints": jax.ShapeDtypeStruct(
+                (rows, bodies, frames, task.skeleton.size, 3), jnp.float32
+            ),
+            "present": jax.ShapeDtypeStruct((rows, bodies), bool),
+            "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+            "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
+        }
+    context, horizon = model.context_length, task.horizon
+    channels = getattr(model, "num_input_channels", 1)
+    return {
         "context": jax.ShapeDtypeStruct((rows, channels, context), jnp.float32),
         "target": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
         "future": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
         "group": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
         "patches": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }
-    after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))
-    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
-    assert {"loss", "grad_norm", *task.coefficients} <= metrics.keys()
 
 
 def test_sizes_and_batches_of_the_pretraining_configs():

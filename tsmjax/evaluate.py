@@ -1,4 +1,4 @@
-"""Score forecasting models on suites of data sets, beside baselines.
+"""Score forecasting models on suites of data sets, beside baselines, or classifiers of clips.
 
     python -m tsmjax.evaluate --checkpoint PATH [PATH …] [--suite NAME|FILE|FOLDER …] [options]
 
@@ -8,12 +8,17 @@ Examples:
     python -m tsmjax.evaluate --checkpoint amazon/chronos-2 --suite zero_shot --data data/chronos --output zero_shot.csv
     python -m tsmjax.evaluate --checkpoint runs/a@best runs/b@final --ensemble --suite my_suite.yaml --plot plots
 
+    python -m tsmjax.evaluate --checkpoint runs/joint runs/bone --ensemble --weights 0.6 0.4
+
 Suites: embedded (real series that come with statsmodels), lite, zero_shot and in_domain (fetched by
 prepare benchmark), a .yaml file, or a folder of Arrow data. A checkpoint is a run folder (@best,
 @final, @latest or @STEP may follow), a Hugging Face folder, or a hub id.
 
 Scores: WQL over the levels 0.1 … 0.9 and MASE, as GluonTS computes them; in parentheses relative to
 seasonal naive, whose geometric mean over data sets sums up a suite. Below 1 is better than it.
+
+Classifiers of skeletons are scored on the test part of the data that they were trained on, or of the
+data set --data, without suites and baselines; --ensemble averages their chances.
 
 Exit codes: 0 done, 2 wrong input, anything else a fault.
 """  # noqa: E501
@@ -23,6 +28,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +42,7 @@ from rich.text import Text
 from tsmjax import pretrained
 from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
-from tsmjax.evals import details, metrics, report, suites
+from tsmjax.evals import clip_models, details, metrics, report, suites
 from tsmjax.evals.baselines import BASELINES, Baseline
 from tsmjax.evals.evaluator import Batch, Predict, Sums, total_sums, tracked
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
@@ -78,11 +84,15 @@ def load_models(paths: Sequence[str]) -> list[Model]:
     Raises:
       InputError: when there is no model at a path, or it does not forecast.
     """
+    return [_load(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Last components of paths where these tell them apart, else the paths."""
     short = [Path(path).name for path in paths]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise InputError(f"The checkpoint {twice[0]} is given twice.")
-    names = short if len(set(short)) == len(short) else list(paths)
-    return [_load(path, name) for path, name in zip(paths, names, strict=True)]
+    return short if len(set(short)) == len(short) else list(paths)
 
 
 def _load(path: str, name: str) -> Model:
@@ -331,12 +341,17 @@ def show(drawn: Table) -> None:
 
 
 def run(arguments: Sequence[str]) -> list[Score]:
-    """Do what the command line asks for and return the scores.
+    """Do what the command line asks for and return the scores of forecasting models.
 
     Raises:
       InputError: for a wrong option, suite or checkpoint.
     """
     options = _parse(arguments)
+    if any(_kind(path) == "skeleton" for path in options.checkpoint):
+        _score_clips(options)
+        return []
+    if options.weights:
+        raise InputError("--weights is for ensembles of classifiers: leave it out.")
     # Suites before models: a typo shows before minutes of loading.
     opened = {}
     for suite in options.suite:
@@ -365,6 +380,34 @@ def run(arguments: Sequence[str]) -> list[Score]:
     return scores
 
 
+def _kind(path: str) -> str:
+    """Task that a run folder was trained for; "" for weights from elsewhere."""
+    config = Path(path.rsplit("@", 1)[0]) / "config.json"
+    return json.loads(config.read_text()).get("task", {}).get("kind", "") if config.exists() else ""
+
+
+def _score_clips(options: argparse.Namespace) -> None:
+    """Score classifiers of clips."""
+    paths = options.checkpoint
+    if others := [path for path in paths if _kind(path) != "skeleton"]:
+        raise InputError(
+            f"The checkpoint {others[0]} is no classifier of skeletons as the others are: score it "
+            "by itself."
+        )
+    models = [
+        clip_models.predict(path, name, options.data, options.batch_size)
+        for path, name in zip(paths, _names(paths), strict=True)
+    ]
+    if options.ensemble:
+        models = [*models, clip_models.ensemble(models, options.weights)]
+    show(clip_models.table(models))
+    if options.output:
+        clip_models.write_csv(models, options.output)
+    if options.plot:
+        for model in models:
+            clip_models.draw(model, options.plot)
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="python -m tsmjax.evaluate",
@@ -376,8 +419,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", nargs="+", required=True, metavar="PATH")
     add("--ensemble", action="store_true", help="also score the mean of the checkpoints' quantiles")
+    add("--weights", nargs="+", type=float, help="of classifiers in --ensemble, one a checkpoint")
     add("--suite", nargs="+", default=["embedded"], metavar="NAME|FILE|FOLDER")
-    add("--data", default="", metavar="DIR", help="what prepare benchmark wrote")
+    add("--data", default="", metavar="DIR", help="what prepare benchmark wrote, or clips")
     add(
         "--horizon",
         type=int,

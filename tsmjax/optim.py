@@ -41,8 +41,9 @@ class Phase:
       schedule: shape of the curve after warm-up.
       length: duration; the last phase may leave it out and takes what is left.
       lr: peak learning rate.
-      warmup: linear rise from 0 to `lr`, inside `length`.
+      warmup: linear rise from `start` to `lr`, inside `length`.
       final: last learning rate as a share of `lr` (cosine, linear, exponential, one_cycle).
+      start: learning rate of the first step of a warm-up, as a share of `lr`.
     """
 
     schedule: Schedule = "cosine"
@@ -50,6 +51,7 @@ class Phase:
     lr: float = 1e-4
     warmup: Duration = 0
     final: float = 0.0
+    start: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +84,12 @@ class OptimConfig:
       length: duration of the run.
       lr: peak learning rate.
       schedule: shape of the curve after warm-up.
-      warmup: linear rise from 0 to `lr`, part of `length`.
+      warmup: linear rise from `start` to `lr`, part of `length`.
       final: last learning rate as a share of `lr`.
-      phases: replaces `lr`, `schedule`, `warmup` and `final` by several phases.
+      start: learning rate of the first step of the warm-up, as a share of `lr`.
+      phases: replaces `lr`, `schedule`, `warmup`, `final` and `start` by several phases.
+      stepping: the learning rate moves with every step, or once an "epoch" as in many PyTorch
+        trainers: all of its steps have the rate of the first.
       b1: decay of the first moment (adamw).
       b2: decay of the second moment (adamw).
       eps: added to the root of the second moment (adamw).
@@ -101,6 +106,9 @@ class OptimConfig:
       average: decay of the exponential moving average of the parameters; 0 keeps none.
       precision: type of the forward and backward pass; masters and moments are float32 always.
       max_bad_steps: consecutive non-finite steps after which training stops.
+      nan_policy: what a non-finite step does: leave everything as it was ("keep_old"); or, beside
+        that, set statistics of BatchNorm back to mean 0 and variance 1 ("reset_bn"), which a net
+        that has trained for long does not survive; or stop training at once ("raise").
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -109,7 +117,9 @@ class OptimConfig:
     schedule: Schedule = "cosine"
     warmup: Duration = 0
     final: float = 0.0
+    start: float = 0.0
     phases: tuple[Phase, ...] = ()
+    stepping: Literal["step", "epoch"] = "step"
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -125,9 +135,12 @@ class OptimConfig:
     average: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     max_bad_steps: int = 20
+    nan_policy: Literal["keep_old", "reset_bn", "raise"] = "keep_old"
 
     def __post_init__(self):
         """Check the ranges that no type can."""
+        if self.nan_policy == "raise":
+            object.__setattr__(self, "max_bad_steps", 1)
         if self.accumulate < 1:
             raise InputError(f"optim.accumulate is {self.accumulate}, but must be at least 1.")
         if not 0 <= self.average < 1:
@@ -142,11 +155,14 @@ def learning_rate(
 ) -> optax.Schedule:
     """Build step → learning rate for a run of `total` steps.
 
-    Warm-up is linear from 0 and reaches the peak at its last step + 1, as in Hugging Face's
-    schedules: the rate at step t of a warm-up of w steps is ``lr * t / w``.
+    Warm-up is linear and reaches the peak at its last step + 1, as in Hugging Face's schedules: the
+    rate at step t of a warm-up of w steps from 0 is ``lr * t / w``.
+
+    Raises:
+      InputError: when phases do not fit, or epochs are asked of data without any.
     """
     phases = config.phases or (
-        Phase(config.schedule, total, config.lr, config.warmup, config.final),
+        Phase(config.schedule, total, config.lr, config.warmup, config.final, config.start),
     )
     pieces, ends, start = [], [], 0
     for index, phase in enumerate(phases):
@@ -163,7 +179,13 @@ def learning_rate(
         pieces.append(_phase(phase, length, warmup))
         start += length
         ends.append(start)
-    return optax.join_schedules(pieces, ends[:-1])
+    curve = optax.join_schedules(pieces, ends[:-1])
+    if config.stepping == "step":
+        return curve
+    if steps_per_epoch is None:
+        raise InputError("optim.stepping is 'epoch', but these data have no epochs: use 'step'.")
+    # The small constant: 3.0 epochs must not round to 2.999….
+    return lambda step: curve(jnp.floor(step / steps_per_epoch + 1e-4) * steps_per_epoch)
 
 
 def _phase(phase: Phase, length: int, warmup: int) -> optax.Schedule:
@@ -188,7 +210,8 @@ def _phase(phase: Phase, length: int, warmup: int) -> optax.Schedule:
     }[phase.schedule]()
     if not warmup:
         return curve
-    return optax.join_schedules([optax.linear_schedule(0.0, phase.lr, warmup), curve], [warmup])
+    rise = optax.linear_schedule(phase.start * phase.lr, phase.lr, warmup)
+    return optax.join_schedules([rise, curve], [warmup])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from tsmjax import optim, sharding
 from tsmjax.errors import InputError
 from tsmjax.nn import layout
-from tsmjax.nn.functional import Tree
+from tsmjax.nn.functional import Tree, flatten, unflatten
 from tsmjax.state import Blueprint
 from tsmjax.tasks import Batch, Task
 
@@ -42,9 +42,10 @@ def make_train_step(
       param_places: shardings of the trainable parameters; gradients are held to them.
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
-    guard as it was. Metrics are float32 scalars: ``loss``, each term as ``sum / weight``,
-    ``grad_norm`` (before clipping), ``learning_rate``, ``bad`` and ``bad_in_row``; ``pulse`` is
-    (loss, grad_norm, bad_in_row) in one array, for a host that looks at every step.
+    guard as it was (but statistics under ``nan_policy`` "reset_bn"). Metrics are float32 scalars:
+    ``loss``, each term as ``sum / weight``, ``grad_norm`` (before clipping), ``learning_rate``,
+    ``bad`` and ``bad_in_row``; ``pulse`` is (loss, grad_norm, bad_in_row) in one array, for a host
+    that looks at every step.
     """
     tx = optim.transformation(config, optim.groups(config, plan.params))
     parts = config.accumulate
@@ -120,9 +121,10 @@ def make_train_step(
             new["params"] if config.average else {},
         )
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        kept = jax.tree.map(
-            lambda fresh, old: jnp.where(good, fresh, old), new, {name: state[name] for name in new}
-        )
+        last = {name: state[name] for name in new}
+        if config.nan_policy == "reset_bn":
+            last["stats"] = _neutral(last["stats"])
+        kept = jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, last)
         bad = state["guard"]
         guard = {
             "bad": bad["bad"] + ~good,
@@ -175,6 +177,15 @@ def make_predict(
             return task.predict(plan.assemble(params, stats, frozen).model, batch)
 
     return predict
+
+
+def _neutral(stats: Tree) -> Tree:
+    """Statistics of BatchNorm before any batch: variances 1, everything else 0."""
+    fresh = {
+        path: jnp.ones_like(leaf) if path.endswith("/var") else jnp.zeros_like(leaf)
+        for path, leaf in flatten(stats).items()
+    }
+    return {**stats, **unflatten(fresh)}  # a module without statistics keeps its empty entry
 
 
 def _hold(totals: tuple[Any, Any, Tree], param_places: Tree) -> tuple[Any, Any, Tree]:

@@ -16,7 +16,8 @@ Columns:
   item_id, start, timestamp, freq, …: anything else is kept for `ArrowSource.metadata`.
 
 What the variates are called is the same for all rows and stands once, in the metadata of the Arrow
-schema: `ArrowSource.names`. So do the facts about a sensor data set (`tsmjax.data.sensor`).
+schema: `ArrowSource.names`. So do the facts about a data set of sensors (`tsmjax.data.sensor`) or
+skeletons (`tsmjax.data.skeleton`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ VALUE_COLUMNS = {
     "feat_dynamic_real": "future",
 }
 # Keys of a row to write that are the same for all rows, and of the schema's metadata:
-NAMES, SENSOR = "names", "sensor"
+NAMES, SENSOR, SKELETON = "names", "sensor", "skeleton"
+COMMON = (NAMES, SENSOR, SKELETON)
 _VERSION = 1
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _NATIVE = {  # leaf types whose buffers NumPy reads as they are

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tsmjax.data.arrow import NAMES, SENSOR, VALUE_COLUMNS, digest
+from tsmjax.data.arrow import COMMON, VALUE_COLUMNS, digest
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
+
+_FLOATS = {np.dtype(np.float16): pa.float16(), np.dtype(np.float64): pa.float64()}
 
 
 def write_dataset(
@@ -25,9 +27,9 @@ def write_dataset(
     Args:
       rows: mappings with `target` (a 1-D array, or 2-D of shape (variates, length)) and optionally
         the other columns of `tsmjax.data.arrow`; all rows have the columns of the first. Floats
-        are stored as float32 (float64 when the first row's target is float64), `start` as a
+        are stored as float32 (float64 or float16 when the first row's target is), `start` as a
         timestamp. `names` of the first row, value column → names of its variates, is no column:
-        see `ArrowSource.names`; nor is `sensor`: see `tsmjax.data.sensor`.
+        see `ArrowSource.names`; nor are `sensor` and `skeleton`: see the modules of these names.
       folder: where to write; must not exist, or be empty. It appears when it is complete.
       shard_bytes: size at which a new file is begun.
 
@@ -120,11 +122,11 @@ def _record_batches(
 def _schema(row: Mapping[str, Any]) -> pa.Schema:
     fields = []
     for name, value in row.items():
-        if name in (NAMES, SENSOR):
+        if name in COMMON:
             continue
         if name in VALUE_COLUMNS:
             array = np.asarray(value)
-            number = pa.float64() if array.dtype == np.float64 else pa.float32()
+            number = _FLOATS.get(array.dtype, pa.float32())
             kind = pa.list_(number) if array.ndim == 1 else pa.list_(pa.list_(number))
         elif name == "start":
             kind = pa.timestamp("ns")
@@ -133,7 +135,7 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
         else:
             kind = pa.scalar(value).type
         fields.append((name, kind))
-    common = {name: json.dumps(row[name]) for name in (NAMES, SENSOR) if name in row}
+    common = {name: json.dumps(row[name]) for name in COMMON if name in row}
     return pa.schema(fields, common or None)
 
 

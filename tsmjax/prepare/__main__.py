@@ -16,11 +16,12 @@ from tsmjax.errors import InputError, closest
 from tsmjax.prepare.report import Report
 
 # Kinds that are commands of their own:
-_COMMANDS = ("benchmark", "gallery", "synthetic")
+_COMMANDS = ("benchmark", "gallery", "ntu", "synthetic")
 # Modules that are no kinds:
 _SHARED = (
     *("__main__", "cached", "columns", "hub", "lists", "quality", "report"),
     *("har_formats", "sensor_quality", "sensor_sets"),
+    *("archives", "denoise", "skeleton_file", "skeletons"),
 )
 
 

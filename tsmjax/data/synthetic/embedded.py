@@ -6,7 +6,7 @@
 ``embedded:kernel_synth?series=256&length=1024&seed=0``. A module of this package
 makes the rows, in blocks, in worker processes; their number changes no bit. The result is an
 ordinary Arrow folder in the cache folder. ``embedded:capture24`` is a data set of wearable sensors
-(`tsmjax.data.sensor`).
+(`tsmjax.data.sensor`), ``embedded:skeletons`` one of skeletons (`tsmjax.data.skeleton`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ OTHERS = (
     "real",
     "virtual_patients",
     "capture24",
+    "skeletons",
 )  # modules of this package beside `corpus`
 NAMES = ("corpus", *corpus.SHARES, *OTHERS)
 
