@@ -128,33 +128,27 @@ def reference(folder: Path, case: Case) -> Trace:
 
 def ours(folder: Path, case: Case) -> Trace:
     """Run our model on the same batch; see `reference`."""
-    found = weights.read(folder, "llama")
+    found = weights.read(folder, "llama", model_overrides={"scan_layers": False})
     config = build(llama.Config, found.config_values, "model")
     graph, _, _ = abstract(lambda rngs: llama.Model(config, rngs=rngs))
-    unrolled = dataclasses.replace(config, scan_layers=False)
-    unrolled_graph, layout, _ = abstract(lambda rngs: llama.Model(unrolled, rngs=rngs))
-
-    def loss(params):
-        logits = merge(graph, params, {})(case.tokens)
-        losses = cross_entropy(logits, case.labels)
-        return losses.sum() / (case.labels >= 0).sum(), logits
-
-    (value, logits), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
-    model = merge(unrolled_graph, weights.relayout(found.params, layout), {})
-    x = model.embed(case.tokens)
-    states = {"embedding": x}
     run_block = llama.Block.__call__
 
-    def recording(block, *arguments):
-        h, past = run_block(block, *arguments)
-        states[f"block {len(states) - 1}"] = h
-        return h, past
+    def loss(params):
+        model = merge(graph, params, {})
+        x = model.embed(case.tokens)
+        states = {"embedding": x}
 
-    with mock.patch.object(llama.Block, "__call__", recording):
-        states["final norm"] = model.hidden(x)
-    return Trace(
-        states={name: np.asarray(h)[case.real] for name, h in states.items()},
-        logits=np.asarray(logits)[case.real],
-        loss=float(value),
-        gradients=weights.tensors("llama", found.config_values, tree),
-    )
+        def recording(block, *arguments):
+            h, past = run_block(block, *arguments)
+            states[f"block {len(states) - 1}"] = h
+            return h, past
+
+        with mock.patch.object(llama.Block, "__call__", recording):
+            states["final norm"] = model.hidden(x)
+        logits = model.logits(states["final norm"])
+        losses = cross_entropy(logits, case.labels)
+        return losses.sum() / (case.labels >= 0).sum(), (logits, states)
+
+    (value, seen), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
+    logits, states = jax.tree.map(lambda x: np.asarray(x)[case.real], seen)
+    return Trace(states, logits, float(value), weights.tensors("llama", found.config_values, tree))

@@ -52,13 +52,16 @@ class Sampling(NamedTuple):
         return jax.random.categorical(key, logits, axis=-1)
 
 
+GREEDY = Sampling()
+
+
 def generate(
     model: Model,
     prompt: jax.Array,
     lengths: jax.Array,
     *,
     count: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = GREEDY,
     key: jax.Array | None = None,
     stop: tuple[int, ...] | None = None,
     pad: int = 0,
