@@ -16,7 +16,7 @@ Columns:
   item_id, start, timestamp, freq, …: anything else is kept for `ArrowSource.metadata`.
 
 What the variates are called is the same for all rows and stands once, in the metadata of the Arrow
-schema: `ArrowSource.names`.
+schema: `ArrowSource.names`. So do the facts about a sensor data set (`tsmjax.data.sensor`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ VALUE_COLUMNS = {
     "past_feat_dynamic_real": "past",
     "feat_dynamic_real": "future",
 }
-NAMES = "names"  # key of a row to write, and of the schema's metadata: names of the variates
+# Keys of a row to write that are the same for all rows, and of the schema's metadata:
+NAMES, SENSOR = "names", "sensor"
 _VERSION = 1
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _NATIVE = {  # leaf types whose buffers NumPy reads as they are
@@ -139,9 +140,31 @@ class ArrowSource:
     @functools.cached_property
     def names(self) -> dict[str, list[str]]:
         """Value column → the names of its variates; empty when the data set does not tell."""
+        return self.common(NAMES)
+
+    def common(self, key: str) -> dict[str, Any]:
+        """Return what the schema's metadata hold under `key`; empty when there is nothing."""
         with pa.memory_map(self._files[0]["path"]) as source:
             schema = next(_batches(Path(self._files[0]["path"]), source)).schema
-        return json.loads((schema.metadata or {}).get(NAMES.encode(), b"{}"))
+        return json.loads((schema.metadata or {}).get(key.encode(), b"{}"))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column that holds no values (`item_id`, …) for all rows, memory-mapped.
+
+        Raises:
+          InputError: when there is none of that name.
+        """
+        chunks = []
+        for number, file in enumerate(self._files):
+            table = self._others(number)
+            if name not in table.column_names:
+                known = table.column_names
+                raise InputError(
+                    f"{file['path']} has no column {name!r}{closest(name, known)}; beside values "
+                    f"it has {', '.join(known) or 'none'}."
+                )
+            chunks += table.column(name).chunks
+        return pa.chunked_array(chunks)
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
         """Return the lengths of the rows `indices`, int64."""
@@ -167,12 +190,16 @@ class ArrowSource:
     def metadata(self, index: int) -> dict[str, Any]:
         """Return the columns of row `index` that are not values (item_id, start, freq, …)."""
         file = int(np.searchsorted(self._first_rows, index, side="right")) - 1
+        return self._others(file).slice(index - self._first_rows[file], 1).to_pylist()[0]
+
+    def _others(self, file: int) -> pa.Table:
+        """Return the columns of a file that are not values."""
         if file not in self._tables:
             table = _read_table(Path(self._files[file]["path"]))
             self._tables[file] = table.drop_columns(
                 [name for name in VALUE_COLUMNS if name in table.column_names]
             )
-        return self._tables[file].slice(index - self._first_rows[file], 1).to_pylist()[0]
+        return self._tables[file]
 
     def _view(self, file: int, column: str, variates: int, length: int, at: int) -> np.ndarray:
         values = np.frombuffer(

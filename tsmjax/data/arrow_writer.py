@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tsmjax.data.arrow import NAMES, VALUE_COLUMNS, digest
+from tsmjax.data.arrow import NAMES, SENSOR, VALUE_COLUMNS, digest
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
 
@@ -27,7 +27,7 @@ def write_dataset(
         the other columns of `tsmjax.data.arrow`; all rows have the columns of the first. Floats
         are stored as float32 (float64 when the first row's target is float64), `start` as a
         timestamp. `names` of the first row, value column → names of its variates, is no column:
-        see `ArrowSource.names`.
+        see `ArrowSource.names`; nor is `sensor`: see `tsmjax.data.sensor`.
       folder: where to write; must not exist, or be empty. It appears when it is complete.
       shard_bytes: size at which a new file is begun.
 
@@ -120,7 +120,7 @@ def _record_batches(
 def _schema(row: Mapping[str, Any]) -> pa.Schema:
     fields = []
     for name, value in row.items():
-        if name == NAMES:
+        if name in (NAMES, SENSOR):
             continue
         if name in VALUE_COLUMNS:
             array = np.asarray(value)
@@ -133,7 +133,8 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
         else:
             kind = pa.scalar(value).type
         fields.append((name, kind))
-    return pa.schema(fields, {NAMES: json.dumps(row[NAMES])} if NAMES in row else None)
+    common = {name: json.dumps(row[name]) for name in (NAMES, SENSOR) if name in row}
+    return pa.schema(fields, common or None)
 
 
 def _cell(value: Any) -> Any:

@@ -18,7 +18,10 @@ from tsmjax.prepare.report import Report
 # Kinds that are commands of their own:
 _COMMANDS = ("benchmark", "gallery", "synthetic")
 # Modules that are no kinds:
-_SHARED = ("__main__", "cached", "columns", "hub", "lists", "quality", "report")
+_SHARED = (
+    *("__main__", "cached", "columns", "hub", "lists", "quality", "report"),
+    *("har_formats", "sensor_sets"),
+)
 
 
 def kinds() -> list[str]:
@@ -71,7 +74,8 @@ def run(kind: str, arguments: list[str]) -> tuple[Report, Path]:
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--src", required=True, help="raw file, or a folder of them")
+    required = getattr(module, "SRC_REQUIRED", True)
+    parser.add_argument("--src", required=required, help="raw file, or a folder of them")
     parser.add_argument("--dst", type=Path, required=True, help="folder to write; must be empty")
     module.add_arguments(parser)
     options = parser.parse_args(arguments)

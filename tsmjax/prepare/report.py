@@ -88,6 +88,10 @@ class Report:
         table.add_row("freq", ", ".join(f"{name} ({n:,})" for name, n in total["freq"].items()))
         table.add_row("dropped", f"{total['dropped']:,}")
         console.print(table)
+        self.tell(console, folder)
+
+    def tell(self, console: Console, folder: Path) -> None:
+        """Print the first lines of what was dropped, changed or guessed."""
         lines = [*(f"Dropped {what}: {why}." for what, why in self.dropped), *self.notes]
         for line in lines[:_SHOWN]:
             console.print(f"• {line}", markup=False)

@@ -4,7 +4,8 @@
 ``embedded:tsi``, ``embedded:kernel_synth``, ``embedded:tsmixup`` and ``embedded:real``; optionally
 with parameters: ``embedded:kernel_synth?series=256&length=1024&seed=0``. A module of this package
 makes the rows, in blocks, in worker processes; their number changes no bit. The result is an
-ordinary Arrow folder in the cache folder.
+ordinary Arrow folder in the cache folder. ``embedded:capture24`` is a data set of wearable sensors
+(`tsmjax.data.sensor`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from tsmjax.data.synthetic import corpus, workers
 from tsmjax.errors import InputError, closest
 
 PREFIX = "embedded:"
-OTHERS = ("tsi", "kernel_synth", "tsmixup", "real")  # modules of this package beside `corpus`
+OTHERS = (
+    "tsi",
+    "kernel_synth",
+    "tsmixup",
+    "real",
+    "capture24",
+)  # modules of this package beside `corpus`
 NAMES = ("corpus", *corpus.SHARES, *OTHERS)
 
 
@@ -45,6 +52,13 @@ def resolve(path: str, processes: int | None = None) -> str:
     generator = importlib.import_module(f"{__package__}.{module}")
     version = getattr(generator, "VERSION", 1)
     label = "-".join([f"{name}-v{version}", *(f"{k}{v}" for k, v in parameters.items())])
+    if hasattr(generator, "make"):  # a folder at once, not rows
+        return str(
+            make_once(
+                cache_folder() / "embedded" / label,
+                lambda folder: generator.make(folder, **parameters),
+            )
+        )
     total = generator.count(**parameters)
     ranges = [
         (first, min(total, first + generator.BLOCK)) for first in range(0, total, generator.BLOCK)

@@ -1,0 +1,1 @@
+"""Recordings of wearable sensors: windows, splits by person, and texts about them."""
