@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tsmjax.data.sensor import SensorData
 
 
-def get_config(source: str = "embedded:capture24") -> ConfigDict:
+def get_config(source: str = "embedded:capture24?participants=8&minutes=12") -> ConfigDict:
     """Return the config; `source` is a sensor data set of stage 2."""
     facts = SensorData(source).facts
     return ConfigDict(

@@ -8,6 +8,7 @@ form of llama2.c.
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ class Pieces:
         while True:
             pairs = [
                 (self._scores[merged], -place, merged)
-                for place, (a, b) in enumerate(zip(tokens, tokens[1:], strict=False))
+                for place, (a, b) in enumerate(itertools.pairwise(tokens))
                 if (merged := self._ids.get(self._pieces[a] + self._pieces[b])) is not None
             ]
             if not pairs:

@@ -239,9 +239,15 @@ class Task(BaseTask):
         )
 
     def artefacts(self) -> dict[str, Any]:
-        """Names of activities by id, and of channels."""
-        model = self.config.model
-        return {"id2label": dict(enumerate(model.labels)), "channels": list(model.channels)}
+        """Names of activities by id, and what texts about other windows are made of."""
+        facts, model = self.windows.data.facts, self.config.model
+        texts = dict(zip(facts.channels, facts.channel_texts, strict=True))
+        return {
+            "id2label": {str(i): label for i, label in enumerate(model.labels)},
+            "dataset": facts.dataset,
+            "rate": facts.rate,
+            "channel_texts": [texts[name] for name in model.channels],
+        }
 
     @functools.cached_property
     def windows(self) -> Windows:
