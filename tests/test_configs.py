@@ -37,7 +37,8 @@ def test_a_config_traces_on_eight_devices(name):
     places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
     schedule = optim.learning_rate(config.optim, 1000)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
-    batch = windows(config, task) if config.kind == "classify" else series(config, task)
+    makers = {"classify": windows, "align": questions}
+    batch = makers.get(config.kind, series)(config, task)
     after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))
     assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
@@ -64,6 +65,19 @@ def windows(config, task):
         **{name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in ("lengths", "label")},
         **{name: jax.ShapeDtypeStruct((rows, 1408), jnp.int32) for name in ("tokens", "ts_index")},
         "features": jax.ShapeDtypeStruct(states, jnp.bfloat16),
+    }
+
+
+def questions(config, task):
+    """Packs of four questions with up to 512 tokens of answers."""
+    packs, length, model = config.data.batch_size, config.data.pack_length, config.model
+    texts = ("tokens", "ts_index", "segments", "positions")
+    series = (packs, 4, model.tokens_per_channel)
+    return {
+        **{name: jax.ShapeDtypeStruct((packs, length), jnp.int32) for name in texts},
+        **{name: jax.ShapeDtypeStruct((packs, 512), jnp.int32) for name in ("places", "answers")},
+        "series": jax.ShapeDtypeStruct(series, jnp.int32),
+        "series_mask": jax.ShapeDtypeStruct(series, jnp.bool_),
     }
 
 

@@ -215,13 +215,15 @@ def test_a_run_scores_and_its_classifier_repeats_the_predictions(path, tmp_path)
     values = toy.config(
         path,
         task={"preprocess_type": "none", "fix_llm": False},
-        optim={"length": 80, "lr": 5e-3},
-        evals={"every": 40},
+        optim={"length": 60, "lr": 5e-3},
+        evals={"every": 30},
     )
     outcome = tsmjax.train(values, tmp_path / "run")
     scores = outcome["test"]
     assert set(scores) >= {"toy/f1_macro", "toy/accuracy", "toy/f1_class_1", "toy/log_loss"}
-    assert scores["toy/accuracy"] > 0.8
+    logged = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [row["loss"] for row in map(json.loads, logged) if "loss" in row]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
     meta = json.loads((tmp_path / "run/config.json").read_text())
     assert meta["model"]["labels"] == list(toy.LABELS)
     assert (tmp_path / "run/plots/confusion_toy_test.png").exists()

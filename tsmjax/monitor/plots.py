@@ -159,7 +159,7 @@ def confusion_matrix(
     size = max(4.0, 0.55 * len(labels) + 2.2)
     figure = new_figure(size + 0.6, size)
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
             text = f"{100 * shares[row, column]:.0f}\n{counts[row, column]:,.0f}"
