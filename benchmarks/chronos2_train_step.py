@@ -26,6 +26,7 @@ import numpy as np
 from tsmjax import checkpoint, optim, sharding, state, step, weights
 from tsmjax.config import resolve
 from tsmjax.models import chronos2
+from tsmjax.nn.stack import REMAT
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="series")
     parser.add_argument("--group", type=int, default=1, help="series in a group")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--remat", default="none", choices=tuple(chronos2.REMAT))
+    parser.add_argument("--remat", default="none", choices=tuple(REMAT))
     parser.add_argument("--scan", action="store_true", help="scan over the layers")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--repeats", type=int, default=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -44,6 +44,48 @@ def max_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     if np.shape(ours) != np.shape(theirs):
         return float("inf")
     return float(np.max(np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))))
+
+
+def state_rows(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], tolerance: float
+) -> list[Row]:
+    """Compare hidden states, stage by stage in the order of `theirs`.
+
+    Args:
+      ours: stage → states.
+      theirs: the same of the reference.
+      tolerance: relative to the largest value of a stage.
+    """
+    return [
+        Row(stage, max_error(ours[stage], expected), tolerance * float(np.abs(expected).max()))
+        for stage, expected in theirs.items()
+    ]
+
+
+def gradient_rows(
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    relative: float = 1e-4,
+    absolute: float = 1e-6,
+) -> list[Row]:
+    """Compare gradients, tensor by tensor.
+
+    Args:
+      ours: tensor name → gradient, named and laid out like the reference's.
+      theirs: the same of the reference.
+      relative: tolerance, relative to the norm of a tensor's gradient.
+      absolute: further tolerance, relative to the norm of the whole gradient.
+    """
+    whole = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in theirs.values()))
+    return [
+        Row(
+            f"gradient {name}",
+            float(np.linalg.norm(ours[name] - expected)),
+            float(relative * np.linalg.norm(expected) + absolute * whole),
+            detail=True,
+        )
+        for name, expected in theirs.items()
+    ]
 
 
 def run(found: weights.Imported) -> int:

@@ -21,7 +21,7 @@ from tsfm_public.models.tinytimemixer.modeling_tinytimemixer import (
     TinyTimeMixerPositionalEncoding,
 )
 
-from convert.verify import Row, max_error
+from convert.verify import Row, gradient_rows, max_error
 from tsmjax import weights
 from tsmjax.config import resolve
 from tsmjax.models.ttm import Compat, Config
@@ -33,7 +33,6 @@ from tsmjax.tasks.multivariate import Task
 FORECAST_TOLERANCE = 1e-5  # relative to the largest forecast, or absolute where that is below 1
 STATE_TOLERANCE = 1e-5  # the same
 LOSS_TOLERANCE = 1e-5  # relative
-GRADIENT_TOLERANCE = (1e-4, 1e-6)  # relative to the tensor's norm and to the whole gradient's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,18 +137,7 @@ def compare(folder: Path, case: Case, gradients: bool = True) -> list[Row]:
     )
     error = abs(mine.loss - theirs.loss)
     rows.append(Row("loss", error, LOSS_TOLERANCE * abs(theirs.loss)))
-    whole = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in theirs.gradients.values()))
-    relative, absolute = GRADIENT_TOLERANCE
-    rows += [
-        Row(
-            f"gradient {name}",
-            float(np.linalg.norm(mine.gradients[name] - expected)),
-            float(relative * np.linalg.norm(expected) + absolute * whole),
-            detail=True,
-        )
-        for name, expected in theirs.gradients.items()
-    ]
-    return rows
+    return rows + gradient_rows(mine.gradients, theirs.gradients)
 
 
 def reference(folder: Path, case: Case, gradients: bool) -> tuple[list[str], Trace]:

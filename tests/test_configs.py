@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tsmjax import optim, sharding, state, step
@@ -36,35 +37,77 @@ def test_a_config_traces_on_eight_devices(name):
     places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
     schedule = optim.learning_rate(config.optim, 1000, steps_per_epoch=10.0)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
-    batch = batch_of(config, task)
+    makers = {"classify": windows, "align": questions, "skeleton": clips}
+    batch = makers.get(config.kind, series)(config, task)
     after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))
     assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
     assert {"loss", "grad_norm", *task.coefficients} <= metrics.keys()
 
 
-def batch_of(config, task):
-    """Shapes of a batch, without opening any data."""
+def series(config, task):
+    """Series or tables, without opening any data."""
     rows, model = config.data.batch_size, config.model
-    if config.kind == "skeleton":
-        bodies, frames = config.data.bodies, config.data.frames or model.frames
-        return {
-            "joints": jax.ShapeDtypeStruct(
-                (rows, bodies, frames, task.skeleton.size, 3), jnp.float32
-            ),
-            "present": jax.ShapeDtypeStruct((rows, bodies), bool),
-            "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
-            "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
-        }
-    context, horizon = model.context_length, task.horizon
     channels = getattr(model, "num_input_channels", 1)
+    ahead = jax.ShapeDtypeStruct((rows, channels, task.horizon), jnp.float32)
     return {
-        "context": jax.ShapeDtypeStruct((rows, channels, context), jnp.float32),
-        "target": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
-        "future": jax.ShapeDtypeStruct((rows, channels, horizon), jnp.float32),
+        "context": jax.ShapeDtypeStruct((rows, channels, model.context_length), jnp.float32),
+        "target": ahead,
+        "future": ahead,
         "group": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
         "patches": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }
+
+
+def clips(config, task):
+    """Skeletons, without opening any data."""
+    rows, bodies = config.data.batch_size, config.data.bodies
+    frames = config.data.frames or config.model.frames
+    joints = (rows, bodies, frames, task.skeleton.size, 3)
+    return {
+        "joints": jax.ShapeDtypeStruct(joints, jnp.float32),
+        "present": jax.ShapeDtypeStruct((rows, bodies), bool),
+        "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+
+
+def windows(config, task):
+    """Prompts with cached states, without opening a data set."""
+    rows, model = config.data.batch_size, config.model
+    task.class_weights = np.ones(len(model.labels), np.float32)
+    states = (rows, len(model.channels), model.tokens_per_channel, model.encoder.d_model)
+    return {
+        **{name: jax.ShapeDtypeStruct((rows,), jnp.int32) for name in ("lengths", "label")},
+        **{name: jax.ShapeDtypeStruct((rows, 1408), jnp.int32) for name in ("tokens", "ts_index")},
+        "features": jax.ShapeDtypeStruct(states, jnp.bfloat16),
+    }
+
+
+def questions(config, task):
+    """Packs of four questions with up to 512 tokens of answers."""
+    packs, length, model = config.data.batch_size, config.data.pack_length, config.model
+    texts = ("tokens", "ts_index", "segments", "positions")
+    series = (packs, 4, model.tokens_per_channel)
+    return {
+        **{name: jax.ShapeDtypeStruct((packs, length), jnp.int32) for name in texts},
+        **{name: jax.ShapeDtypeStruct((packs, 512), jnp.int32) for name in ("places", "answers")},
+        "series": jax.ShapeDtypeStruct(series, jnp.int32),
+        "series_mask": jax.ShapeDtypeStruct(series, jnp.bool_),
+    }
+
+
+def test_the_second_stage_of_sensorllm_is_the_published_one():
+    config = resolve(load("sensorllm_stage2"))
+    assert (config.data.batch_size, config.optim.accumulate) == (64, 8)
+    assert (config.optim.lr, config.optim.length, config.optim.warmup) == (2e-3, "8 epochs", "3%")
+    assert (config.model.window, config.model.proj_hidden) == (303, (2048,))
+    plan = state.blueprint(config.build_task(), config.optim)
+    # Projection, six markers, head; all else is two bytes a weight, and has no optimiser state.
+    assert state.count(plan.params) == 6_295_552 + 6 * 2048 + 20_480
+    frozen = jax.tree.leaves(plan.frozen)
+    assert {leaf.dtype for leaf in frozen} == {jnp.dtype("bfloat16")}
+    assert sum(leaf.size for leaf in frozen) == 1_235_814_400 + 306_234_880
 
 
 def test_sizes_and_batches_of_the_pretraining_configs():

@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES = {"Forecaster": "forecaster", "from_pretrained": "pretrained", "train": "trainer"}
+_HOMES = {
+    "Classifier": "classifier",
+    "Forecaster": "forecaster",
+    "from_pretrained": "pretrained",
+    "train": "trainer",
+}
 
-__all__ = ["Forecaster", "from_pretrained", "train"]
+__all__ = ["Classifier", "Forecaster", "from_pretrained", "train"]
 
 
 def __getattr__(name: str) -> Any:

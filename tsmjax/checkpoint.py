@@ -413,13 +413,13 @@ def digest(tree: Tree) -> str:
     """SHA-256 over paths, shapes, types and bytes of a nested dict of arrays."""
     sha = hashlib.sha256()
     for path, leaf in sorted(flatten(tree).items()):
-        array = _whole(leaf)
+        array = whole(leaf)
         sha.update(f"{path} {array.shape} {array.dtype}".encode())
         sha.update(np.ascontiguousarray(array).view(np.uint8).data)
     return sha.hexdigest()
 
 
-def _whole(leaf: Any) -> np.ndarray:
+def whole(leaf: Any) -> np.ndarray:
     """Return all of an array, whose parts may lie on several hosts."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return multihost_utils.process_allgather(leaf, tiled=True)

@@ -29,7 +29,7 @@ from tsmjax.nn.functional import Tree, flatten, unflatten
 Schedule = Literal["cosine", "linear", "constant", "exponential", "one_cycle"]
 # Biases and norm scales are not decayed, as in the reference trainers.
 DEFAULT_DECAY = ((r"(^|/)(bias|scale)$", 0.0),)
-_FREEZE_BESIDE_LORA = ((lora.LEAF, False), (r"^model/", True))
+_ADAPTERS, _BESIDE_ADAPTERS = (lora.LEAF, False), (r"^model/", True)
 Rules = Sequence[tuple[str, Any]]
 
 
@@ -259,15 +259,21 @@ def adapted(config: LoraConfig, defaults: Rules, paths: list[str]) -> list[str]:
     return chosen
 
 
-def frozen(config: OptimConfig, paths: list[str]) -> set[str]:
+def frozen(config: OptimConfig, paths: list[str], defaults: Rules = ()) -> set[str]:
     """Choose the parameters that are never trained.
+
+    Args:
+      config: how to optimise.
+      paths: paths of all parameters.
+      defaults: the task's (pattern, frozen?) rules, for leaves that no rule of ``optim.freeze``
+        matches; adapters train whatever they say.
 
     Raises:
       InputError: when a rule of ``optim.freeze`` matches nothing.
     """
     rules = first_match(config.freeze, paths, "optim.freeze")
-    if config.lora.rank:
-        rules = first_match(_FREEZE_BESIDE_LORA, paths, "") | rules
+    own = (_ADAPTERS, *defaults, *((_BESIDE_ADAPTERS,) if config.lora.rank else ()))
+    rules = first_match(own, paths, "") | rules
     return {path for path in paths if rules.get(path, False)}
 
 

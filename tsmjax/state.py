@@ -80,7 +80,7 @@ def blueprint(task: Task, config: optim.OptimConfig) -> Blueprint:
     def shapes() -> tuple[Tree, Tree, Tree]:
         parts = _split(_build(task, config, nnx.Rngs(0)))
         graphs.update({name: part[0] for name, part in parts.items()})
-        return _partition(parts, config)
+        return _partition(parts, config, task.freeze)
 
     params, stats, frozen = jax.eval_shape(shapes)
     return Blueprint(graphs, params, stats, frozen, jnp.dtype(config.precision))
@@ -98,7 +98,9 @@ def create(
     tx = optim.transformation(config, optim.groups(config, plan.params))
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
-        params, stats, frozen = _partition(_split(_build(task, config, nnx.Rngs(key))), config)
+        params, stats, frozen = _partition(
+            _split(_build(task, config, nnx.Rngs(key))), config, task.freeze
+        )
         state = {
             "params": params,
             "stats": stats,
@@ -236,13 +238,15 @@ def _split(modules: Modules) -> dict[str, tuple[nnx.GraphDef, Tree, Tree]]:
 
 
 def _partition(
-    parts: dict[str, tuple[nnx.GraphDef, Tree, Tree]], config: optim.OptimConfig
+    parts: dict[str, tuple[nnx.GraphDef, Tree, Tree]],
+    config: optim.OptimConfig,
+    freeze: optim.Rules,
 ) -> tuple[Tree, Tree, Tree]:
     """Separate (trainable parameters, statistics, frozen leaves)."""
     params = {name: parts[name][1] for name in parts if name != "frozen"}
     stats = {name: parts[name][2] for name in parts if name != "frozen"}
     flat = flatten(params)
-    chosen = optim.frozen(config, list(flat))
+    chosen = optim.frozen(config, list(flat), freeze)
     held = {path: leaf for path, leaf in flat.items() if path in chosen}
     trained = {name: {} for name in params} | unflatten(
         {path: leaf for path, leaf in flat.items() if path not in held}

@@ -101,7 +101,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     sizes = state_lib.count(plan.model_params()), state_lib.count(plan.params)
     show(parameters.table(rows, *sizes), run)
     checkpointer = Checkpointer(run, config.checkpoint, config.evals.mode)
-    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer)
+    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer, task.parts)
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
@@ -290,6 +290,7 @@ def _start(
     abstract: Tree,
     abstract_frozen: Tree,
     checkpointer: Checkpointer,
+    parts: Mapping[str, str],
 ) -> _Start:
     """Own run folder, else `resume_from`, else `init_from`, else fresh parameters."""
     settings = config.checkpoint
@@ -308,7 +309,7 @@ def _start(
         facts = {"monitor": meta["facts"]["monitor"]}
         begin = _Start(state, frozen, at, facts)
     else:
-        state, frozen = fresh_state(config, plan, init)
+        state, frozen = fresh_state(config, plan, init, parts)
         begin = _Start(state, frozen, 0, {})
     if jax.tree.leaves(begin.frozen):
         source = settings.init_from or settings.resume_from or f"seed {config.seed}"
@@ -317,11 +318,28 @@ def _start(
 
 
 def fresh_state(
-    config: Config, plan: state_lib.Blueprint, init: Callable[[jax.Array], tuple[Tree, Tree]]
+    config: Config,
+    plan: state_lib.Blueprint,
+    init: Callable[[jax.Array], tuple[Tree, Tree]],
+    parts: Mapping[str, str],
 ) -> tuple[Tree, Tree]:
-    """Make state and frozen leaves of step 0: fresh, or with the weights of `init_from`."""
+    """Make state and frozen leaves of step 0: fresh, or with the weights of `init_from` or `parts`.
+
+    Args:
+      config: the config.
+      plan: the task's modules.
+      init: makes fresh leaves.
+      parts: child of the model → checkpoint that it starts from when there is no `init_from`.
+    """
     state, frozen = init(jax.random.key(config.seed))
     settings = config.checkpoint
+    for name, source in parts.items() if not settings.init_from else ():
+        loaded = pretrained.load(source, default="final")
+        chosen, note = pretrained.fit(
+            loaded.params, plan.model_params()[name], (), f"{loaded.source} for model.{name}"
+        )
+        state, frozen = state_lib.replace_model(state, frozen, {name: chosen}, {})
+        log.info("%s.", note)
     if settings.init_from:
         loaded = pretrained.load(settings.init_from, default="final")
         chosen, note = pretrained.fit(

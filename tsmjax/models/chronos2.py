@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tsmjax.errors import InputError, closest
-from tsmjax.nn import functional, instance_norm
+from tsmjax.errors import InputError
+from tsmjax.nn import instance_norm, stack
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout, split
 from tsmjax.nn.instance_norm import LocScale
@@ -28,11 +28,6 @@ from tsmjax.nn.patching import patchify
 from tsmjax.nn.residual_mlp import ResidualBlock
 from tsmjax.nn.rope import rotary_angles, rotate
 
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 QUANTILES_21 = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 QUANTILES_13 = (0.01, 0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95, 0.99)
 
@@ -111,11 +106,7 @@ class Config:
                 f"model.quantiles is {list(self.quantiles)}, but must hold increasing levels "
                 "between 0 and 1."
             )
-        if self.remat not in REMAT:
-            raise InputError(
-                f"model.remat is {self.remat!r}, but must be one of "
-                f"{', '.join(REMAT)}{closest(str(self.remat), REMAT)}."
-            )
+        stack.check_remat(self.remat)
 
     @property
     def patch_size(self) -> int:
@@ -273,11 +264,12 @@ class Model(nnx.Module):
         self.input_patch_embedding = ResidualBlock(
             *(3 * patch, config.d_ff, config.d_model), init=init, dropout_rate=rate, rngs=rngs
         )
-        if config.scan_layers:
-            stack = nnx.vmap(lambda rngs: Block(config, rngs=rngs))
-            self.blocks = nnx.split_rngs(splits=config.num_layers)(stack)(rngs)
-        else:
-            self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
+        self.blocks = stack.build(
+            lambda rngs: Block(config, rngs=rngs),
+            config.num_layers,
+            scan=config.scan_layers,
+            rngs=rngs,
+        )
         self.final_norm = RMSNorm(
             config.d_model, epsilon=config.layer_norm_epsilon, init=init, rngs=rngs
         )
@@ -418,26 +410,10 @@ class Model(nnx.Module):
         config = self.config
         keys = None if key is None else jax.random.split(key, config.num_layers)
 
-        def checkpointed(block):
-            if config.remat == "none":
-                return block
-            policy = REMAT[config.remat]
-            return jax.checkpoint(block, policy=policy, prevent_cse=not config.scan_layers)
+        def call(block, h, key):
+            return block(h, time_mask, group_mask, angles, key), None
 
-        if config.scan_layers:
-            graph, params, _ = functional.split(self.blocks)
-
-            @checkpointed
-            def body(h, layer):
-                params, key = layer
-                block = functional.merge(graph, params, {})
-                return block(h, time_mask, group_mask, angles, key), None
-
-            return jax.lax.scan(body, h, (params, keys))[0]
-        for index, block in enumerate(self.blocks):
-            layer_key = None if keys is None else keys[index]
-            h = checkpointed(block)(h, time_mask, group_mask, angles, layer_key)
-        return h
+        return stack.run(self.blocks, call, h, keys, remat=config.remat)[0]
 
     def normalise(self, x: jax.Array, loc_scale: LocScale) -> jax.Array:
         """Bring values (P, S, L) into normalised space; missing ones become NaN."""

@@ -190,6 +190,42 @@ def sweep(
     return save(figure, path)
 
 
+def confusion_matrix(
+    counts: np.ndarray, labels: Sequence[str], path: str | Path, title: str = ""
+) -> Path:
+    """Draw rows by class (down) and predicted class (across), as shares of each class.
+
+    Args:
+      counts: (classes, classes) rows by class and predicted class.
+      labels: names of the classes.
+      path: PNG to write.
+      title: heading.
+    """
+    counts = np.asarray(counts, np.float64)
+    rows = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    size = max(4.0, 0.55 * len(labels) + 2.2)
+    figure = new_figure(size + 0.6, size)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    for row, column in np.ndindex(*counts.shape):
+        if counts[row, column]:
+            text = f"{100 * shares[row, column]:.0f}\n{counts[row, column]:,.0f}"
+            colour = "white" if shares[row, column] > 0.6 else INK
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6.5)
+    places = np.arange(len(labels))
+    axes.set_xticks(places, labels, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=INK)
+    figure.colorbar(image, ax=axes, fraction=0.04, label="share of the true class")
+    if title:
+        axes.set_title(f"{title}: percent and rows of each class", fontsize=10, color=INK)
+    return save(figure, path)
+
+
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     horizon = panel.quantiles.shape[-1]
     history = panel.history[-_shown(horizon) :]

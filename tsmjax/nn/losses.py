@@ -53,3 +53,19 @@ def point_loss(
         return jnp.maximum(quantile * error, (quantile - 1.0) * error)
     size = jnp.abs(error)
     return jnp.where(size < delta, 0.5 * jnp.square(error), delta * (size - 0.5 * delta))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Negative log-likelihood of each label under the softmax of its logits.
+
+    Args:
+      logits: (…, classes).
+      labels: (…) int; a negative one means no label.
+
+    Returns:
+      (…) fp32, 0 where there is no label.
+    """
+    chances = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    index = jnp.maximum(labels, 0)[..., None]
+    picked = jnp.take_along_axis(chances, index, axis=-1)[..., 0]
+    return jnp.where(labels >= 0, -picked, 0.0)

@@ -7,7 +7,8 @@ and ``data``) and a class `Task` (a subclass of the one below), constructed as `
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -51,12 +52,17 @@ class Task(abc.ABC):
       sharding: ordered (path pattern, axes of the trailing dimensions) rules.
       lora: (path pattern, adapted?) rules of the projections that low-rank adapters go to when the
         config names none.
+      freeze: (path pattern, frozen?) rules for leaves that no rule of ``optim.freeze`` matches.
+      parts: name of a child of the model → the checkpoint that it starts from, unless the whole
+        model starts from one.
       coefficients: weight of each term in the loss.
       couples_rows: True when a term mixes rows (InfoNCE), which gradient accumulation would change.
     """
 
     sharding: Sequence[tuple[str, tuple[str | None, ...]]]
     lora: Sequence[tuple[str, bool]] = ()
+    freeze: Sequence[tuple[str, bool]] = ()
+    parts: Mapping[str, str] = types.MappingProxyType({})
     coefficients: dict[str, float]
     couples_rows: bool = False
 

@@ -11,6 +11,8 @@ A family's table is a module of this package, named like the family, and holds d
 - ``matches(hf)``: whether a config.json is of this family.
 - ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
 - ``PEFT``: the reference's class, as PEFT's ``auto_mapping`` names it.
+- ``SAME`` (optional): source key → the key of the same tensor, for parameters with several names.
+- ``IGNORED`` (optional): patterns of source keys that are no parameters of ours.
 
 The rules expand to a one-to-one plan between the tensors of a file and the (slices of) parameters
 of a model; whatever does not fit on either side is an error that lists the names.
@@ -406,9 +408,10 @@ def _fill(
             if any(re.search(pattern, name) for pattern in ignored):
                 continue
             found[name] = file
+    found = _ours(found, plan, table, where)
     _refuse_difference(
         {name: slot.shape for name, slot in plan.items()},
-        {name: tuple(file.get_slice(name).get_shape()) for name, file in found.items()},
+        {name: tuple(tensor.get_shape()) for name, tensor in found.items()},
         where,
     )
     if adapter is not None:
@@ -416,12 +419,43 @@ def _fill(
     paths = {slot.path for slot in plan.values()}
     flat = {path: np.empty(x.shape, np.float32) for path, x in leaves.items() if path in paths}
     for name, slot in plan.items():
-        tensor = np.asarray(found[name].get_tensor(name), np.float32)
+        tensor = np.asarray(found[name][...], np.float32)
         if adapter is not None:
             tensor = adapter.merge(name, tensor)
         leaf = flat[slot.path]
         leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform][1](tensor)
     return flat
+
+
+def _ours(
+    files: Mapping[str, Any], plan: Mapping[str, _Slot], table: ModuleType, where: str
+) -> dict[str, Any]:
+    """Tensors of a file, unread, under the names of `plan`, without those that the table ignores.
+
+    Args:
+      files: name of each tensor → the open file that has it.
+      plan: what the model needs.
+      table: the family's table.
+      where: readable origin, for messages.
+
+    Raises:
+      InputError: when two names of one tensor have different values.
+    """
+    tensors = {
+        name: file.get_slice(name)
+        for name, file in files.items()
+        if not any(re.search(pattern, name) for pattern in getattr(table, "IGNORED", ()))
+    }
+    for name, same in getattr(table, "SAME", {}).items():
+        if name in plan or name not in tensors:
+            continue
+        tensor = tensors.pop(name)
+        if same in tensors and not np.array_equal(tensor[...], tensors[same][...]):
+            raise InputError(
+                f"{where} stores {name} and {same} with different values, but the config ties them."
+            )
+        tensors.setdefault(same, tensor)
+    return tensors
 
 
 def _base(folder: Path, base: str | Path | None = None) -> tuple[Path, lora.Adapter | None]:

@@ -1,0 +1,135 @@
+"""Our Llama and Chronos-T5 encoder against transformers, on the same weights and batches."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5EncoderModel
+
+from convert import verify_chronos_t5, verify_llama
+from convert.__main__ import main
+from tsmjax import weights
+from tsmjax.config import build
+from tsmjax.models import llama
+from tsmjax.nn.functional import abstract, merge
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "weights"))
+import llama2c
+
+SIZE = {
+    **{"vocab_size": 300, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3},
+    **{"num_attention_heads": 6, "max_position_embeddings": 256, "rms_norm_eps": 1e-5},
+}
+LLAMA = {
+    "shared key heads and llama3 scaling": {
+        **{"num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True},
+        "rope_parameters": {
+            **{"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0},
+            **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "untied, linear scaling": {
+        **{"num_key_value_heads": 6, "tie_word_embeddings": False},
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    },
+}
+T5 = {
+    **{"vocab_size": 100, "d_model": 48, "d_kv": 8, "d_ff": 80, "num_layers": 3, "num_heads": 6},
+    "chronos_config": {
+        **{"tokenizer_class": "MeanScaleUniformBins", "n_tokens": 96, "n_special_tokens": 2},
+        **{"tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0}, "context_length": 160},
+        **{"pad_token_id": 0, "eos_token_id": 1, "use_eos_token": True, "model_type": "seq2seq"},
+    },
+}
+
+
+def save(model, folder, **options):
+    """Save a reference model; scales are moved off one."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder, **options)
+    return folder
+
+
+def assert_agree(rows):
+    bad = [f"{r.name}: {r.error:.3g} > {r.tolerance:.3g}" for r in rows if not r.ok]
+    assert not bad, "\n".join(bad)
+
+
+def gradients(rows):
+    return [row for row in rows if row.name.startswith("gradient")]
+
+
+@pytest.mark.parametrize("name", LLAMA)
+def test_llama_agrees_in_every_block_and_gradient(name, tmp_path):
+    """Read from several files, as large models are stored."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZE, **LLAMA[name]))
+    folder = save(model, tmp_path / "m", max_shard_size="100KB")
+    assert (folder / "model.safetensors.index.json").exists()
+    rows = verify_llama.verify(folder)
+    assert_agree(rows)
+    assert len(gradients(rows)) == 3 * 9 + 2 + (name.startswith("untied"))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
+def test_chronos_t5_agrees_in_every_block_and_gradient(activation, tmp_path):
+    torch.manual_seed(0)
+    config = T5Config(**T5, feed_forward_proj=activation, initializer_factor=0.3)
+    rows = verify_chronos_t5.verify(save(T5EncoderModel(config), tmp_path / "m"))
+    assert_agree(rows)
+    assert len(gradients(rows)) == 3 * (8 if activation == "relu" else 9) + 3
+
+
+def test_a_trained_llama_agrees_and_tells_a_story(test_data, tmp_path):
+    source = test_data / "weights/stories260K"
+    folder = llama2c.write(source / "stories260K.bin", tmp_path / "m")
+    rows = verify_llama.verify(folder)
+    assert_agree(rows)
+    assert len(gradients(rows)) == 47
+    found = weights.read(folder)
+    config = build(llama.Config, found.config_values, "model")
+    graph, _, _ = abstract(lambda rngs: llama.Model(config, rngs=rngs))
+
+    @jax.jit
+    def tell(params):
+        model = merge(graph, params, {})
+        return llama.generate(model, model.embed(jnp.array([[1]])), jnp.array([1]), count=30)
+
+    tokens = tell(found.params)[0]
+    with torch.no_grad():
+        expected = (
+            LlamaForCausalLM.from_pretrained(folder)
+            .generate(torch.tensor([[1]]), max_new_tokens=30, do_sample=False)
+            .numpy()[0, 1:]
+        )
+    np.testing.assert_array_equal(tokens, expected)
+    texts = llama2c.vocabulary(source / "tok512.bin")
+    assert "".join(texts[i] for i in tokens).startswith(" Once upon a time, there was")
+
+
+def test_the_encoder_of_a_chronos_checkpoint_agrees_by_command(test_data, capsys):
+    folder = test_data / "weights/dummy-chronos-model"
+    assert main(["verify", "chronos_t5", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "tokens in another bin" in shown
+    assert "11 of 11 gradients agree" in shown
+
+
+def test_a_wrong_rotation_is_found_in_the_first_block(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZE, **LLAMA["untied, linear scaling"]))
+    plain = llama.Config.frequencies
+    monkeypatch.setattr(llama.Config, "frequencies", lambda config: 3.0 * plain(config))
+    rows = verify_llama.verify(save(model, tmp_path / "m"))
+    assert next(row.name for row in rows if not row.ok) == "block 0"

@@ -1,0 +1,276 @@
+"""Classification of windows: prompts, weighted loss, what trains, the cache of states."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import toy_windows as toy
+
+import tsmjax
+from tsmjax import optim, sharding, state, step
+from tsmjax.config import resolve
+from tsmjax.data.prompts import text_columns
+from tsmjax.errors import InputError
+from tsmjax.nn.functional import flatten
+from tsmjax.tasks import Modules
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("toy") / "windows")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TSMJAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Trainer:
+    """A step and what it needs, without the loop."""
+
+    def __init__(self, path, devices, **sections):
+        self.config = resolve(toy.config(path, **sections))
+        self.task = self.config.build_task()
+        self.mesh = sharding.make_mesh(self.config.mesh, devices)
+        self.plan = state.blueprint(self.task, self.config.optim)
+        init, abstract, _ = state.create(self.task, self.plan, self.config.optim, self.mesh, 0)
+        self.state, self.frozen = init(jax.random.key(0))
+        schedule = optim.learning_rate(self.config.optim, 20)
+        arguments = (self.task, self.plan, self.config.optim, schedule, self.mesh, abstract)
+        self.step = step.jit_train_step(*arguments, donate=False)
+
+    def run(self, at=0):
+        batch = self.task.batches("train", 0, 1)[at]
+        placed = sharding.put_batch(batch, self.mesh)
+        return batch, *self.step(self.state, self.frozen, placed, jax.random.key(1))
+
+    def chances(self, batch):
+        predict = jax.jit(step.make_predict(self.task, self.plan, self.mesh))
+        placed = sharding.put_batch(batch, self.mesh)
+        return np.asarray(predict(self.state["params"], {"model": {}}, self.frozen, placed))
+
+
+def test_a_prompt_holds_channels_by_name_then_texts(tmp_path):
+    """The data set names its channels in another order than the model."""
+    path = toy.write(
+        tmp_path / "d", channels=["y_acc", "x_acc"], channel_texts=["second axis", "first axis"]
+    )
+    values = toy.config(path, task={"add_ts_special_token_text": True})
+    windows = resolve(values).build_task().windows
+    prompt = windows.prompt(3)
+    model = resolve(values).model
+    text = ""
+    for token, index in zip(prompt.tokens.tolist(), prompt.ts_index.tolist(), strict=True):
+        if index >= 0:
+            assert token == 0
+            text += "#"
+        elif token >= 259:
+            text += f"<{model.channels[(token - 259) // 2]}{'/' * ((token - 259) % 2)}>"
+        else:
+            text += chr(token - 3) if token > 2 else "^"
+    states = "#" * 13
+    line = windows.data.texts("smry", [3])[0]
+    assert text == (
+        f"^first axis: <x_acc>{states}<x_acc/>\nsecond axis: <y_acc>{states}<y_acc/>"
+        f"\n\n{line}\nWhich?"
+    )
+    places = prompt.ts_index[prompt.ts_index >= 0]
+    np.testing.assert_array_equal(places, np.arange(26))
+    # State 0 belongs to the model's first channel, which is the second of the data.
+    batch = windows.read(np.array([3, 4]))
+    from tsmjax.models.chronos_t5 import tokenize
+
+    expected = tokenize(model.encoder.tokenizer, windows.data.windows([3])[0, 1])
+    np.testing.assert_array_equal(batch["series"][0, 0], expected.ids)
+    assert batch["tokens"].shape == (2, 128)
+    assert batch["lengths"][0] == len(prompt.tokens)
+
+
+def test_texts_follow_each_other_in_a_fixed_order():
+    assert text_columns("none") == []
+    assert text_columns("Q+corr+smry+meta") == ["smry", "info_text", "corr_text", "Q"]
+    for wrong in ("smry+q", "smry+smry", ""):
+        with pytest.raises(InputError, match=r"task\.preprocess_type is"):
+            text_columns(wrong)
+
+
+def test_the_loss_is_the_weighted_mean_on_any_number_of_devices(path):
+    """As PyTorch computes it for the whole batch; the activity that nobody does weighs nothing."""
+    one = Trainer(path, jax.devices()[:1])
+    four = Trainer(path, jax.devices()[:4], optim={"accumulate": 4})
+    weights = one.task.class_weights
+    labels = one.task.windows.data.label_ids[one.task.windows.data.rows("train")]
+    counts = np.bincount(labels, minlength=4)
+    assert counts[1] == weights[1] == 0
+    np.testing.assert_allclose(weights[[0, 2, 3]] * counts[[0, 2, 3]], 44 / 3, rtol=1e-6)
+    batch, after, metrics = one.run()
+    chances = one.chances({k: x for k, x in batch.items() if k != "label"})
+    weight = weights[batch["label"]]
+    losses = -np.log(chances[np.arange(16), batch["label"]])
+    assert len({round(float(w), 3) for w in weight}) > 1
+    np.testing.assert_allclose(
+        metrics["cross_entropy"], (weight * losses).sum() / weight.sum(), rtol=1e-5
+    )
+    _, after_four, metrics_four = four.run()
+    np.testing.assert_allclose(metrics_four["loss"], metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics_four["grad_norm"], metrics["grad_norm"], rtol=1e-4)
+    expected, found = (flatten(x["params"]) for x in (after, after_four))
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(found[name], leaf, atol=2e-4, err_msg=name)
+
+
+def trained(path, **sections):
+    config = resolve(toy.config(path, **sections))
+    plan = state.blueprint(config.build_task(), config.optim)
+    return plan, {name.split("/")[1] for name in flatten(plan.params)}
+
+
+def test_named_switches_decide_what_trains(path):
+    plan, names = trained(path, optim={"precision": "bfloat16"})
+    assert names == {"projection", "new_tokens", "head"}
+    frozen = jax.tree.leaves(plan.frozen)
+    assert {str(leaf.dtype) for leaf in frozen} == {"bfloat16"}
+    moments = optim.transformation(
+        plan_optim := optim.OptimConfig(), optim.groups(plan_optim, plan.params)
+    )
+    sizes = [leaf.size for leaf in jax.tree.leaves(jax.eval_shape(moments.init, plan.params))]
+    assert sum(sizes) == 2 * state.count(plan.params) + 1
+    assert trained(path, task={"fix_cls_head": True})[1] == {"projection", "new_tokens"}
+    assert trained(path, task={"tune_mm_mlp_adapter": False})[1] == {"head"}
+    assert "llm" in trained(path, task={"fix_llm": False})[1]
+    assert "encoder" in trained(path, task={"fix_ts_encoder": False})[1]
+    # A rule of the config wins over a switch, and adapters train in a frozen model.
+    rules = {"freeze": ((r"llm/final_norm", False),), "lora": {"rank": 2}}
+    plan, names = trained(path, optim=rules)
+    inside = {name.rsplit("/", 1)[1] for name in flatten(plan.params) if "/llm/" in name}
+    assert (names, inside) == (
+        {"projection", "new_tokens", "head", "llm"},
+        {"lora_a", "lora_b", "scale"},
+    )
+
+
+def test_states_of_a_frozen_encoder_are_computed_once(path, cache):
+    trainer = Trainer(path, jax.devices()[:1])
+    windows = trainer.task.windows
+    rows = np.arange(5)
+    series = windows.read(rows)
+    trainer.task.before(trainer.frozen)
+    (file,) = (cache / "features").glob("*.bf16")
+    found = windows.read(rows)
+    assert "series" not in found
+    assert found["features"].shape == (5, 2, 13, 20)
+    model = trainer.plan.assemble(trainer.state["params"], {"model": {}}, trainer.frozen).model
+    expected = jax.jit(model.encode)(series["series"], series["series_mask"])
+    np.testing.assert_allclose(found["features"].astype(np.float32), expected, rtol=1e-2, atol=1e-2)
+    written = file.stat().st_mtime_ns
+    again = resolve(toy.config(path)).build_task()
+    again.before(trainer.frozen)
+    assert file.stat().st_mtime_ns == written and len(list(file.parent.glob("*.bf16"))) == 1
+    other = jax.tree.map(lambda x: x * 1.5, trainer.frozen)
+    again.before(other)
+    assert len(list(file.parent.glob("*.bf16"))) == 2
+    trains = resolve(toy.config(path, task={"fix_ts_encoder": False}))
+    plan = state.blueprint(trains.build_task(), trains.optim)
+    task = trains.build_task()
+    task.before(plan.frozen)
+    assert task.windows.features is None
+
+
+def test_the_loss_of_an_answer_is_how_unlikely_it_is(path):
+    trainer = Trainer(
+        *(path, jax.devices()[:1]),
+        **{"model": {**toy.config(path)["model"], "model_type": "causal_lm"}},
+        task={"use_weighted_loss": False},
+    )
+    batch = trainer.task.batches("train", 0, 1)[0]
+    terms = jax.jit(lambda model, batch: trainer.task.terms(Modules(model), batch, None, False))(
+        trainer.plan.assemble(trainer.state["params"], {"model": {}}, trainer.frozen).model, batch
+    )
+    chances = trainer.chances(batch)
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0, rtol=1e-5)
+    from tsmjax.models import llama
+
+    model = trainer.plan.assemble(trainer.state["params"], {"model": {}}, trainer.frozen).model
+    answers = trainer.task._answers
+    assert bytes(x - 3 for x in answers[2][:-1]) == b"\nwalk" and answers[2][-1] == 2
+
+    @jax.jit
+    def likely(batch):
+        x = trainer.task._embed(model, batch)
+        padded = np.asarray([[*a, *[0] * (6 - len(a))] for a in answers])
+        used = np.asarray([len(a) for a in answers])
+        return llama.score(model.llm, x, batch["asked"], padded, used, embed=model.embed_text)
+
+    scores = np.asarray(likely(batch))
+    own = scores[np.arange(16), batch["label"]]
+    np.testing.assert_allclose(terms["cross_entropy"], -own.sum(), rtol=1e-4)
+    tokens = trainer.task.weights(batch)["cross_entropy"]
+    assert float(tokens) == sum(len(answers[label]) for label in batch["label"])
+
+
+def test_a_run_scores_and_its_classifier_repeats_the_predictions(path, tmp_path):
+    values = toy.config(
+        path,
+        task={"preprocess_type": "none", "fix_llm": False},
+        optim={"length": 60, "lr": 5e-3},
+        evals={"every": 30},
+    )
+    outcome = tsmjax.train(values, tmp_path / "run")
+    scores = outcome["test"]
+    assert set(scores) >= {"toy/f1_macro", "toy/accuracy", "toy/f1_class_1", "toy/log_loss"}
+    logged = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [row["loss"] for row in map(json.loads, logged) if "loss" in row]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    meta = json.loads((tmp_path / "run/config.json").read_text())
+    assert meta["model"]["labels"] == list(toy.LABELS)
+    assert (tmp_path / "run/plots/confusion_toy_test.png").exists()
+    classifier = tsmjax.Classifier.from_pretrained(tmp_path / "run")
+    from tsmjax.data.sensor import SensorData
+
+    data = SensorData(path)
+    rows = data.rows("test")
+    chances = classifier.predict_proba(data.windows(rows))
+    accuracy = (chances.argmax(axis=1) == data.label_ids[rows]).mean()
+    np.testing.assert_allclose(accuracy, scores["toy/accuracy"])
+    log_loss = -np.log(chances[np.arange(len(rows)), data.label_ids[rows]]).mean()
+    np.testing.assert_allclose(log_loss, scores["toy/log_loss"], atol=0.02)
+    assert classifier.predict(data.windows(rows[:1])) == [toy.LABELS[chances[0].argmax()]]
+    for wrong in (data.windows(rows)[:, :1], np.full((1, 2, 12), np.nan)):
+        with pytest.raises(InputError, match=r"shape|finite"):
+            classifier.predict_proba(wrong)
+    # Its head may not be taken for one of other labels.
+    start = {"init_from": str(tmp_path / "run")}
+    model = {**toy.config(path)["model"], "labels": toy.LABELS[::-1]}
+    with pytest.raises(InputError, match="numbers the activities rest, swim, walk, fly"):
+        resolve(toy.config(path, model=model, checkpoint=start)).build_task()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "words"),
+    [
+        ("model", {"labels": ("a", "b", "c", "d")}, "ids would mean other activities"),
+        ("model", {"channels": ("x_acc", "z_acc")}, "a marker belongs to a channel by name"),
+        ("model", {"window": 14}, "set model.window=12"),
+        ("task", {"model_max_length": 20}, "would cut a channel in two"),
+        ("task", {"tokenizer": "nowhere"}, "task.tokenizer is 'nowhere'"),
+        ("data", {"path": ""}, "data.path is empty"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(path, section, change, words, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    values = toy.config(path)
+    values[section] |= change
+    with pytest.raises(InputError, match=re.escape(words)):
+        _ = resolve(values).build_task().windows
+
+
+def test_other_families_and_stages_are_refused(path, tmp_path):
+    values = toy.config(path)
+    with pytest.raises(InputError, match="the task 'classify' trains 'sensorllm'"):
+        resolve({**values, "model": {"family": "llama"}}).build_task()
+    other = toy.write(tmp_path / "d", stage=1)
+    with pytest.raises(InputError, match="prepare it with --stage 2"):
+        _ = resolve(toy.config(other)).build_task().windows

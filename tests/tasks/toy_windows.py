@@ -1,0 +1,72 @@
+"""A small data set of labelled windows, and a config of a tiny SensorLLM for it."""
+
+import numpy as np
+
+from tsmjax.data.arrow_writer import write_dataset
+
+LABELS = ("rest", "swim", "walk", "fly")  # nobody swims
+STEPS, RATE = 12, 4.0
+FACTS = {
+    **{"dataset": "toy", "stage": 2, "rate": RATE, "window": STEPS},
+    **{"channels": ["x_acc", "y_acc"], "channel_texts": ["x axis", "y axis"]},
+    **{"labels": list(LABELS), "subjects": {"train": [], "validation": [], "test": []}},
+    **{"counts": {}, "mean": [0.0, 0.0], "std": [1.0, 1.0], "settings": {}},
+}
+SPLITS = {"train": 44, "validation": 12, "test": 12}
+
+
+def write(folder, **facts):
+    """Rest is still, walking swings slowly, flying fast; rest is the most frequent."""
+    rng = np.random.default_rng(0)
+    rows, t = [], np.arange(STEPS)
+    for split, count in SPLITS.items():
+        for number in range(count):
+            label = (0, 0, 2, 3)[number % 4] if number % 8 else 2
+            speed = {0: 0.0, 2: 0.7, 3: 2.4}[label]
+            phase = rng.uniform(0, 6)
+            x = np.stack([np.sin(speed * t + phase), np.cos(speed * t + phase)])
+            x = (x + 0.05 * rng.normal(size=x.shape)).astype(np.float32)
+            rows.append(
+                {
+                    **{"item_id": f"{split}/{number}", "target": x, "label": LABELS[label]},
+                    **{"label_id": np.int32(label), "label_fraction": 1.0, "subject": split},
+                    **{"start": np.datetime64(0, "ns"), "rate": RATE, "split": split},
+                    **{"smry": f"sd {x.std():.2f}", "trend_text": "up", "corr_text": "none"},
+                    **{"Q": "Which?", "A": LABELS[label], "info_text": ""},
+                    "sensor": {**FACTS, **facts},
+                }
+            )
+    write_dataset(rows, folder)
+    return str(folder)
+
+
+def config(path, **sections):
+    """Config values; keyword arguments update single sections."""
+    values = {
+        "name": "toy",
+        "model": {
+            **{"family": "sensorllm", "channels": ("x_acc", "y_acc"), "window": STEPS},
+            **{"labels": LABELS, "proj_hidden": (16,)},
+            "llm": {
+                **{"vocab_size": 259, "d_model": 24, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+                **{"num_kv_heads": 1, "d_kv": 12, "rope_theta": 10000.0, "bos_token": 1},
+                **{"rope_scaling": {"kind": "none"}, "eos_tokens": (2,)},
+                "initializer_range": 0.2,
+            },
+            "encoder": {
+                **{"d_model": 20, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2},
+                **{"initializer_factor": 1.0, "vocab_size": 40},
+                "tokenizer": {"kind": "StanNormalizeUniformBins", "n_tokens": 40},
+            },
+        },
+        "task": {"kind": "classify", "preprocess_type": "smry+Q"},
+        "data": {"path": path, "batch_size": 16},
+        "optim": {"length": 6, "lr": 1e-2, "schedule": "constant"},
+        "mesh": {"replica": -1, "replicate_below": 0},
+        "checkpoint": {"every": 100},
+        "evals": {"every": 6, "suites": (), "metric": "toy/f1_macro", "mode": "max"},
+        "log": {"every": 1, "tensorboard": False, "plots": True},
+    }
+    for name, changes in sections.items():
+        values[name] = {**values[name], **changes}
+    return values
