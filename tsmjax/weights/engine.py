@@ -12,7 +12,6 @@ A family's table is a module of this package, named like the family, and holds d
 - ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
 - ``PEFT``: the reference's class, as PEFT's ``auto_mapping`` names it.
 - ``SAME`` (optional): source key → the key of the same tensor, for parameters with several names.
-- ``IGNORED`` (optional): patterns of source keys that are no parameters of ours.
 
 The rules expand to a one-to-one plan between the tensors of a file and the (slices of) parameters
 of a model; whatever does not fit on either side is an error that lists the names.
@@ -121,7 +120,7 @@ def read(
     files = _files(weights)
     parameters, statistics = _leaves(family, values)
     plan = _plan(_rules(table, values), parameters, statistics)
-    flat = _fill(files, plan, {**parameters, **statistics}, _ignored(table), adapter, str(weights))
+    flat = _fill(files, plan, {**parameters, **statistics}, table, adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
     artefacts = hf.get("tsmjax", {}).get("artefacts", {})
     params, stats = (
@@ -336,10 +335,6 @@ def _rules(table: ModuleType, values: Mapping[str, Any]) -> _Rules:
     return table.rules(values) if hasattr(table, "rules") else table.RULES
 
 
-def _ignored(table: ModuleType) -> Sequence[str]:
-    return getattr(table, "IGNORED", ())
-
-
 def _leaves(family: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Path → abstract leaf of the model that `values` describe: parameters, statistics."""
     module = find_module("models", family)
@@ -391,7 +386,7 @@ def _fill(
     files: list[Path],
     plan: Mapping[str, _Slot],
     leaves: Mapping[str, Any],
-    ignored: Sequence[str],
+    table: ModuleType,
     adapter: lora.Adapter | None,
     where: str,
 ) -> dict[str, np.ndarray]:
@@ -405,8 +400,6 @@ def _fill(
         for name in file.keys():  # noqa: SIM118 (not a dict)
             if name in found:
                 raise InputError(f"{where} stores the tensor {name} twice.")
-            if any(re.search(pattern, name) for pattern in ignored):
-                continue
             found[name] = file
     found = _ours(found, plan, table, where)
     _refuse_difference(
