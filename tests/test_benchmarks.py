@@ -48,6 +48,7 @@ def test_every_batch_of_generated_series_is_a_block_of_its_own(monkeypatch, vari
     assert found["generated_per_second"] == pytest.approx(rate, rel=0.1)
 
 
+@pytest.mark.slow
 def test_both_sides_of_the_ttm_benchmark_forecast_alike(capsys):
     pytest.importorskip("tsfm_public", reason="needs granite-tsfm, see docs/ttm.md")
     model = ttm.Config(
