@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from convert import torch_checkpoint
 from tsmjax import checkpoint, weights
 from tsmjax.config import build, find_module
 from tsmjax.errors import InputError
@@ -22,9 +23,11 @@ examples:
   python -m convert export chronos2 experiments/chronos2/base/best_run@best hf/my-chronos2
   python -m convert export chronos2 runs/lora my-lora-adapter/ --adapter --base amazon/chronos-2
   python -m convert verify chronos2 hf/my-chronos2
+  python -m convert import last best_model.pth weights/last_e_v3
 
 SOURCE is a run folder (with @best, @final, @latest or @STEP behind it), a Hugging Face folder with
-config.json and safetensors, a PEFT LoRA adapter folder, or a hub id. TARGET is a new folder.
+config.json and safetensors, a PEFT LoRA adapter folder, a hub id, or, for family last, a PyTorch
+checkpoint file (.pth). TARGET is a new folder.
 """
 
 
@@ -71,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import_weights(found, options.target)
         else:
             values = found.config_values
-            weights.write(options.target, found.family, values, found.params, found.artefacts)
+            weights.write(
+                options.target, found.family, values, found.params, found.artefacts, found.stats
+            )
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -83,19 +88,24 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     """Read model weights from any kind of checkpoint.
 
     Args:
-      source: run folder with an optional selector, Hugging Face folder, adapter folder or hub id.
+      source: run folder with an optional selector, Hugging Face folder, adapter folder, hub id, or
+        PyTorch checkpoint file.
       family: the expected family.
       base: base model of an adapter.
 
     Raises:
       InputError: when there is no such checkpoint, or it is of another family.
     """
+    if source.endswith(torch_checkpoint.SUFFIXES):
+        return torch_checkpoint.read(source, family)
     run = epath.Path(source.rpartition("@")[0] or source)
     if not (run / "checkpoints").exists():
         return weights.read(source, family, base=base)
     found = checkpoint.load_weights(source)
     values = _model(found, family)
-    return weights.Imported(family, values, found.params, found.source, found.artefacts)
+    return weights.Imported(
+        family, values, found.params, found.source, found.artefacts, found.stats
+    )
 
 
 def export_adapter(source: str, family: str, target: str, base: str | None = None) -> str:
@@ -146,7 +156,7 @@ def import_weights(found: weights.Imported, target: str) -> None:
     checkpoint.save_weights(
         target,
         params=found.params,
-        stats={},
+        stats=found.stats,
         config={
             "model": {"family": found.family, **dataclasses.asdict(config)},
             "task": {"kind": task},

@@ -73,7 +73,7 @@ def run(found: weights.Imported) -> int:
         jax.default_matmul_precision("highest"),
     ):
         exported = Path(folder) / "export"
-        weights.write(exported, found.family, found.config_values, found.params)
+        weights.write(exported, found.family, found.config_values, found.params, stats=found.stats)
         rows = family.verify(exported)
     return report(rows, found.source)
 

@@ -37,7 +37,7 @@ def load(path: str, default: str = "best") -> Weights:
         "model": {"family": found.family, **found.config_values},
         "task": {"kind": weights.task(found.family)},
     }
-    return Weights(found.params, {}, values, found.artefacts, found.source)
+    return Weights(found.params, found.stats, values, found.artefacts, found.source)
 
 
 def model_values(path: str) -> dict[str, Any]:

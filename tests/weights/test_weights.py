@@ -131,7 +131,7 @@ def test_the_difference_is_listed_by_name(folder):
 def test_every_tensor_is_used_once_and_every_parameter_filled_once():
     for scan_layers in (True, False):
         params = flatten(random_params(scan_layers=scan_layers))
-        plan = engine._plan(table, params)
+        plan = engine._plan(table.RULES, params)
         assert len({(slot.path, slot.layer) for slot in plan.values()}) == len(plan)
         filled = {}
         for slot in plan.values():

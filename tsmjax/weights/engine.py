@@ -2,9 +2,11 @@
 
 A family's table is a module of this package, named like the family, and holds data:
 
-- ``RULES``: (source key, target path, transform) triples. ``{i}`` stands for a layer number, and
-  other letters in braces for further numbers; the target ``blocks/{i}/x`` also covers the stacked
-  leaf ``blocks/x`` with its leading layer axis.
+- ``RULES``: (source key, target path, transform) triples, for parameters and for statistics such
+  as BatchNorm's. ``{i}`` stands for a layer number, and other letters in braces for further
+  numbers; the target ``blocks/{i}/x`` also covers the stacked leaf ``blocks/x`` with its leading
+  layer axis. When names depend on the config, ``rules(values)`` takes the place of ``RULES``.
+- ``IGNORED``: patterns of source keys that hold no weights; optional.
 - ``TASK``: the task kind that the weights were made for.
 - ``matches(hf)``: whether a config.json is of this family.
 - ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
@@ -41,10 +43,20 @@ from tsmjax.nn.lora import split
 from tsmjax.weights import hub, lora
 
 FORMAT = 1  # of the `tsmjax` key in config.json
-TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each is its own inverse
-    "": lambda x: x,
-    "T": np.transpose,  # torch linears are (out, in), our kernels (in, out)
+_Map = Callable[[np.ndarray], np.ndarray]
+TRANSFORMS: dict[str, tuple[_Map, _Map]] = {  # ours to the file's, and back
+    "": (lambda x: x, lambda x: x),
+    # torch linears are (out, in), our kernels (in, out)
+    "T": (np.transpose, np.transpose),
+    # 1×1 convolutions: (out, in, 1, 1)
+    "conv": (lambda x: x.T[:, :, None, None], lambda x: x[:, :, 0, 0].T),
+    # depthwise convolutions along time: (channels, 1, k, 1), ours (k, channels)
+    "depthwise": (lambda x: x.T[:, None, :, None], lambda x: x[:, 0, :, 0].T),
+    # tables of channels, or channels and frames: (1, C, T, 1)
+    "channels": (lambda x: x[None, :, None, None], lambda x: x[0, :, 0, 0]),
+    "frames": (lambda x: x[None, :, :, None], lambda x: x[0, :, :, 0]),
 }
+_Rules = Sequence[tuple[str, str, str]]
 _SAID = ("quantiles", "source")  # artefacts that stay out of config.json
 _TOOLS = ("engine", "hub", "lora")  # modules of this package that are no tables
 
@@ -59,6 +71,7 @@ class Imported:
       params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
       source: where they came from, with a digest of the weight files.
       artefacts: what the task stored beside the weights; empty for foreign folders.
+      stats: nested dict of the statistics that the family's table knows of.
     """
 
     family: str
@@ -66,6 +79,7 @@ class Imported:
     params: Tree
     source: str
     artefacts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stats: Tree = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +117,16 @@ def read(
     table = _table(family)
     values = {**table.to_config(hf), **(model_overrides or {})}
     files = _files(weights)
-    params = _fill(files, _parameters(family, values), table, adapter, str(weights))
+    parameters, statistics = _leaves(family, values)
+    plan = _plan(_rules(table, values), parameters, statistics)
+    flat = _fill(files, plan, {**parameters, **statistics}, _ignored(table), adapter, str(weights))
     digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
     artefacts = hf.get("tsmjax", {}).get("artefacts", {})
-    return Imported(family, values, params, f"{path} (sha256 {digest})", artefacts)
+    params, stats = (
+        unflatten({path: flat[path] for path in leaves if path in flat})
+        for leaves in (parameters, statistics)
+    )
+    return Imported(family, values, params, f"{path} (sha256 {digest})", artefacts, stats)
 
 
 def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -127,6 +147,7 @@ def write(
     config_values: Mapping[str, Any],
     params: Tree,
     artefacts: Mapping[str, Any] | None = None,
+    stats: Tree | None = None,
 ) -> None:
     """Write a Hugging Face folder: config.json and model.safetensors.
 
@@ -138,13 +159,14 @@ def write(
       artefacts: what the task stored beside the weights, such as names and scalers of channels;
         goes into config.json, below our own key, but for quantile levels, which are there already,
         and the source.
+      stats: nested dict of the model's statistics; needed by families whose table names them.
 
     Raises:
       InputError: when the folder is taken or the parameters do not fit the config.
     """
     folder, table = Path(folder), _table(family)
     _refuse_taken(folder)
-    stored = tensors(family, config_values, params)
+    stored = tensors(family, config_values, params, stats or {})
     ours = {"family": family, "task": task(family), "format": FORMAT}
     if kept := {name: x for name, x in (artefacts or {}).items() if name not in _SAID}:
         ours["artefacts"] = kept
@@ -192,7 +214,7 @@ def write_adapter(
 
 def projections(family: str, config_values: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
     """Map the reference's name of each projection to our path, and layer when it is in a stack."""
-    plan = _plan(_table(family), _parameters(family, config_values))
+    plan = _plan(_rules(_table(family), config_values), _leaves(family, config_values)[0])
     return {
         name.removesuffix(".weight"): (slot.path.removesuffix("/kernel"), slot.layer)
         for name, slot in plan.items()
@@ -200,27 +222,36 @@ def projections(family: str, config_values: Mapping[str, Any]) -> dict[str, tupl
     }
 
 
-def tensors(family: str, config_values: Mapping[str, Any], params: Tree) -> dict[str, np.ndarray]:
+def tensors(
+    family: str, config_values: Mapping[str, Any], params: Tree, stats: Tree | None = None
+) -> dict[str, np.ndarray]:
     """Name and lay out a parameter tree (or its gradient) like the reference implementation.
 
     Args:
       family: name of the model family.
       config_values: values of the family's `Config`.
       params: nested dict of the model's parameters, in the layout of the config.
+      stats: nested dict of the model's statistics, of which those are named that the family's table
+        knows; None for none.
 
     Raises:
-      InputError: when the parameters do not fit the config.
+      InputError: when the parameters or statistics do not fit the config.
     """
-    expected, found = _parameters(family, config_values), flatten(params)
+    parameters, statistics = _leaves(family, config_values)
+    rules = _rules(_table(family), config_values)
+    plan = _plan(rules, parameters, {} if stats is None else statistics)
+    named = {slot.path for slot in plan.values()}
+    given = flatten(stats or {})
+    found = flatten(params) | {path: leaf for path, leaf in given.items() if path in named}
     _refuse_difference(
-        {path: tuple(leaf.shape) for path, leaf in expected.items()},
+        {path: leaf.shape for path, leaf in {**parameters, **statistics}.items() if path in named},
         {path: tuple(leaf.shape) for path, leaf in found.items()},
         "The parameter tree",
     )
     stored = {}
-    for name, slot in _plan(_table(family), expected).items():
+    for name, slot in plan.items():
         leaf = found[slot.path] if slot.layer is None else found[slot.path][slot.layer]
-        stored[name] = np.ascontiguousarray(TRANSFORMS[slot.transform](np.asarray(leaf)))
+        stored[name] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](np.asarray(leaf)))
     return stored
 
 
@@ -299,37 +330,53 @@ def _family(hf: dict[str, Any], expected: str | None, where: str) -> str:
     return found
 
 
-def _parameters(family: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Path → abstract leaf of the model that `values` describe."""
+def _rules(table: ModuleType, values: Mapping[str, Any]) -> _Rules:
+    return table.rules(values) if hasattr(table, "rules") else table.RULES
+
+
+def _ignored(table: ModuleType) -> Sequence[str]:
+    return getattr(table, "IGNORED", ())
+
+
+def _leaves(family: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Path → abstract leaf of the model that `values` describe: parameters, statistics."""
     module = find_module("models", family)
     config = build(module.Config, values, "model")
-    return flatten(abstract(lambda rngs: module.Model(config, rngs=rngs))[1])
+    _, params, stats = abstract(lambda rngs: module.Model(config, rngs=rngs))
+    return flatten(params), flatten(stats)
 
 
-def _plan(table: ModuleType, parameters: Mapping[str, Any]) -> dict[str, _Slot]:
-    """Source key → slot, for exactly the tensors that fill `parameters`."""
+def _plan(
+    rules: _Rules, parameters: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
+) -> dict[str, _Slot]:
+    """Source key → slot, for the tensors that fill `parameters`, and `statistics` with a rule."""
     plan: dict[str, _Slot] = {}
-    for path, leaf in parameters.items():
-        slots = list(_slots(table, path, tuple(leaf.shape)))
-        if not slots:
-            raise AssertionError(f"{table.__name__} has no rule for the parameter {path}")
+    for path, leaf in {**parameters, **(statistics or {})}.items():
+        slots = list(_slots(rules, path, tuple(leaf.shape)))
+        if not slots and path in parameters:
+            raise AssertionError(f"The weight table has no rule for the parameter {path}")
         for source, slot in slots:
             if source in plan:
-                raise AssertionError(f"{table.__name__} uses the tensor {source} twice")
+                raise AssertionError(f"The weight table uses the tensor {source} twice")
             plan[source] = slot
     return plan
 
 
-def _slots(table: ModuleType, path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, _Slot]]:
-    for source, target, transform in table.RULES:
+def _slots(rules: _Rules, path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, _Slot]]:
+    for source, target, transform in rules:
         if unrolled := _pattern(target).fullmatch(path):
-            stored = shape[::-1] if transform == "T" else shape
+            stored = _stored(transform, shape)
             name = source.format_map(unrolled.groupdict())
             yield name, _Slot(path, None, stored, transform)
         elif "{i}" in target and target.replace("/{i}", "") == path:
-            stored = shape[:0:-1] if transform == "T" else shape[1:]
+            stored = _stored(transform, shape[1:])
             for layer in range(shape[0]):
                 yield source.replace("{i}", str(layer)), _Slot(path, layer, stored, transform)
+
+
+def _stored(transform: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in the file of a parameter of `shape`."""
+    return TRANSFORMS[transform][0](np.broadcast_to(np.float32(0), shape)).shape
 
 
 @functools.cache
@@ -340,13 +387,13 @@ def _pattern(target: str) -> re.Pattern[str]:
 
 def _fill(
     files: list[Path],
-    parameters: dict[str, Any],
-    table: ModuleType,
+    plan: Mapping[str, _Slot],
+    leaves: Mapping[str, Any],
+    ignored: Sequence[str],
     adapter: lora.Adapter | None,
     where: str,
-) -> Tree:
-    """Stream the tensors of `files`, one by one, into a parameter tree."""
-    plan = _plan(table, parameters)
+) -> dict[str, np.ndarray]:
+    """Stream the tensors of `files`, one by one, into arrays by path."""
     try:
         opened = [safe_open(file, framework="numpy") for file in files]
     except SafetensorError as error:
@@ -356,6 +403,8 @@ def _fill(
         for name in file.keys():  # noqa: SIM118 (not a dict)
             if name in found:
                 raise InputError(f"{where} stores the tensor {name} twice.")
+            if any(re.search(pattern, name) for pattern in ignored):
+                continue
             found[name] = file
     _refuse_difference(
         {name: slot.shape for name, slot in plan.items()},
@@ -364,14 +413,15 @@ def _fill(
     )
     if adapter is not None:
         adapter.check({name: slot.shape for name, slot in plan.items()})
-    flat = {path: np.empty(leaf.shape, np.float32) for path, leaf in parameters.items()}
+    paths = {slot.path for slot in plan.values()}
+    flat = {path: np.empty(x.shape, np.float32) for path, x in leaves.items() if path in paths}
     for name, slot in plan.items():
         tensor = np.asarray(found[name].get_tensor(name), np.float32)
         if adapter is not None:
             tensor = adapter.merge(name, tensor)
         leaf = flat[slot.path]
-        leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform](tensor)
-    return unflatten(flat)
+        leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform][1](tensor)
+    return flat
 
 
 def _base(folder: Path, base: str | Path | None = None) -> tuple[Path, lora.Adapter | None]:

@@ -5,15 +5,14 @@
     out = model(streams, mask, train=True, key=key)
 
 `Config` names a net and a size and gives everything that is data: the skeleton, the streams, what
-happens to several bodies, the number of frames. `PRESETS` holds the published combinations.
+happens to several bodies, the number of frames. `NETS` lists the sizes of every net.
 
-**In.** ``streams``: one float array (B, M, T, V, 3) for each name of ``config.input_streams``, a
-subset of ``joint``, ``bone``, ``joint_velocity``, ``bone_velocity``; B clips, M bodies, T =
-``config.frames``, V joints of the skeleton; unknown names are an error, a stream that is missing
-too. ``mask``: (B, M) bool, bodies that are present; None takes bodies with any value but zero. A
-net that reads the first body only (``bodies="first"``) ignores the others. ``train``: BatchNorm
-takes the statistics of the batch (the present bodies of all devices) and moves its running ones.
-``key``:
+**In.** ``streams``: one float array (B, M, T, V, 3) for each name of `input_streams`, a subset of
+``joint``, ``bone``, ``joint_velocity``, ``bone_velocity``; B clips, M bodies, ``config.frames``
+frames T, V joints of the skeleton; a stream that is missing is an error, others are ignored.
+``mask``: (B, M) bool, bodies that are present; None takes bodies with any value but zero. A net
+that reads the first body only (``bodies="first"``) ignores the others. ``train``: BatchNorm takes
+the statistics of the batch (the present bodies of all devices) and moves its running ones. ``key``:
 dropout and stochastic depth; None for none. ``causal``: a bool, possibly traced: temporal
 convolutions see the past only.
 
@@ -31,11 +30,15 @@ Parameters and statistics (`nnx.BatchStat`, always float32) are all that a model
 
 from tsmjax.models.last.config import BaseParts, Compat, Config, ShiftFuseParts
 from tsmjax.models.last.model import NETS, Model, bodies, input_streams
+from tsmjax.models.last.presets import DECAY, SHARDING, TABLES, flops
 from tsmjax.models.last.skeletons import SKELETONS, Skeleton, skeleton
 
 __all__ = [
+    "DECAY",
     "NETS",
+    "SHARDING",
     "SKELETONS",
+    "TABLES",
     "BaseParts",
     "Compat",
     "Config",
@@ -43,6 +46,7 @@ __all__ = [
     "ShiftFuseParts",
     "Skeleton",
     "bodies",
+    "flops",
     "input_streams",
     "skeleton",
 ]

@@ -83,11 +83,12 @@ class CrossTemporalGCN(nnx.Module):
 
         s · A + ΔA + A_g + Σ_k w_k B_k,
 
-    A the normalised skeleton, ΔA predicted from the means of frames t, t ± 1 and t ± 3, A_g learned,
-    B_k the bank's graphs and w the softmax of the clip's mean along the block's prototypes.
+    A the normalised skeleton, ΔA predicted from the means of frames t, t ± 1 and t ± 3, A_g
+    learned, B_k the bank's graphs and w the softmax of the clip's mean along the block's
+    prototypes.
 
-    Source: Chen et al., "Channel-wise Topology Refinement Graph Convolution" (2021), equation 5, for
-    graphs of groups of channels.
+    Source: Chen et al., "Channel-wise Topology Refinement Graph Convolution" (2021), equation 5,
+    for graphs of groups of channels.
     """
 
     def __init__(

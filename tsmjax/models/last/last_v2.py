@@ -119,8 +119,8 @@ class TemporalConv(nnx.Module):
 class LinearAttention(nnx.Module):
     """Attention of each joint along its frames, linear in their number.
 
-    With φ(u) = elu(u) + 1: out_t = φ(q_t) · Σ_s φ(k_s) v_sᵀ / max(φ(q_t) · Σ_s φ(k_s), 1e-4), sums in
-    float32. A stride averages three frames.
+    With φ(u) = elu(u) + 1: out_t = φ(q_t) · Σ_s φ(k_s) v_sᵀ / max(φ(q_t) · Σ_s φ(k_s), 1e-4), sums
+    in float32. A stride averages three frames.
 
     Source: Katharopoulos et al., "Transformers are RNNs" (2020), equation 5.
     """

@@ -23,9 +23,9 @@ class PartitionedAttention(nnx.Module):
 
     The kinds are near joints in near frames, far joints in near frames, near joints in far frames,
     far joints in far frames. "masked" scores all pairs of (joint, frame): joints are near within
-    one hop, frames within ``near_frames``. "partition" attends inside windows of 2 · ``near_frames``
-    + 2 consecutive or evenly spread frames, over the joints of one body region or over those at one
-    place of every region.
+    one hop, frames within ``near_frames``. "partition" attends inside windows of
+    2 · ``near_frames`` + 2 consecutive or evenly spread frames, over the joints of one body region
+    or over those at one place of every region.
 
     Source: Do & Kim, "SkateFormer: Skeletal-Temporal Transformer for Human Action Recognition"
     (2024), section 3.3 (the windows).
@@ -64,13 +64,14 @@ class PartitionedAttention(nnx.Module):
     def _masked(self, heads: jax.Array, run: Pass) -> jax.Array:
         """Attend to all pairs of a kind; (4, 3D, V, T, N) to (4D, V, T, N)."""
         H, _, V, T, N = heads.shape
-        mask = jnp.asarray(_pairs(self.skeleton, T, self.near))
+        mask = _pairs(self.skeleton, T, self.near)
         if run.causal is not None:
             time = np.tile(np.arange(T), V)
             mask = mask & ((time[None, :] <= time[:, None]) | jnp.logical_not(run.causal))
         q, k, v = heads.reshape(H, 3, -1, V * T, N).transpose(1, 4, 3, 0, 2)
-        y = attend(q, k, v, mask[None], scale=q.shape[-1] ** -0.5)
-        y = jnp.where(mask.any(axis=-1).T[:, :, None], y, 0)  # a short clip has no far frames
+        y = attend(q, k, v, jnp.asarray(mask)[None], scale=q.shape[-1] ** -0.5)
+        alive = jnp.asarray(mask.any(axis=-1))  # a short clip has no far frames
+        y = jnp.where(alive.T[:, :, None], y, 0)
         return y.transpose(2, 3, 1, 0).reshape(-1, V, T, N)
 
     def _windows(self, head: jax.Array, kind: int, run: Pass) -> jax.Array:

@@ -77,16 +77,23 @@ def _taps_forward(x, weights, offsets):
 
 def _taps_backward(offsets, residuals, dy):
     x, weights = residuals
-    last, frames = max(offsets), dy.shape[2]
+    last = max(offsets)
     flipped = tuple(last - offset for offset in reversed(offsets))
     dx = _taps(_pad(dy, last, last - min(offsets)), weights[::-1], flipped)
-    # products[c, t, s] holds Σ_{v,n} dy[c, v, t, n] · x[c, v, s, n]; tap j is a diagonal of it.
     products = jnp.einsum(
         "cvtn,cvsn->cvts", dy, x.astype(dy.dtype), preferred_element_type=jnp.float32
-    ).sum(axis=1)
-    diagonals = [jnp.trace(products, offset=offset, axis1=1, axis2=2) for offset in offsets]
-    del frames
-    return dx, jnp.stack(diagonals).astype(weights.dtype)
+    )
+    diagonals = _diagonals(products.sum(axis=1))[:, np.array(offsets)]
+    return dx, diagonals.T.astype(weights.dtype)
+
+
+def _diagonals(x: jax.Array) -> jax.Array:
+    """Sums of the diagonals (t, t + o) of (C, T, S), for o = 0 … S − T, as (C, S + 1).
+
+    Rows that are one longer put what lies on a diagonal into one column.
+    """
+    C, T, S = x.shape
+    return jnp.pad(x.reshape(C, T * S), ((0, 0), (0, T))).reshape(C, T, S + 1).sum(axis=1)
 
 
 _taps.defvjp(_taps_forward, _taps_backward)
