@@ -42,8 +42,9 @@ def make_train_step(
       param_places: shardings of the trainable parameters; gradients are held to them.
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
-    guard as it was (but statistics under ``nan_policy`` "reset_bn"). Metrics are float32 scalars: ``loss``, each term as ``sum / weight``,
-    ``grad_norm`` (before clipping), ``learning_rate``, ``bad`` and ``bad_in_row``.
+    guard as it was (but statistics under ``nan_policy`` "reset_bn"). Metrics are float32 scalars:
+    ``loss``, each term as ``sum / weight``, ``grad_norm`` (before clipping), ``learning_rate``,
+    ``bad`` and ``bad_in_row``.
     """
     tx = optim.transformation(config, optim.groups(config, plan.params))
     parts = config.accumulate
