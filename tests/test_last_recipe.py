@@ -1,4 +1,4 @@
-"""The recipe for NTU-60 on clips in the exact file format: killed and resumed, and on eight devices.
+"""The NTU-60 recipe on clips in the exact file format: killed and resumed, and on eight devices.
 
 The clips are of nobody (`tsmjax.data.synthetic.skeletons`); what is tested is the way from files to
 scores.
