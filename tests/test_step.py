@@ -197,3 +197,21 @@ def test_clipping_bounds_the_update_but_reports_the_norm(rows):
     np.testing.assert_allclose(moved, free, rtol=1e-4)
     norm, moved = first_move(0.01)
     np.testing.assert_allclose((norm, moved), (free, 0.01), rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["keep_old", "reset_bn"])
+def test_a_step_that_is_not_finite_keeps_or_resets_the_statistics(rows, policy):
+    def poison(batch):
+        return {**batch, "x": np.full_like(batch["x"], np.nan)}
+
+    trainer = Trainer(rows, optim={"nan_policy": policy})
+    trainer.run(2)
+    before = values(trainer.state)
+    assert trainer.run(1, poison)[0]["bad"] == 1
+    after = values(trainer.state)
+    for path in before:
+        if path.startswith("stats/") and policy == "reset_bn":
+            assert (after[path] == path.endswith("/var")).all()
+        elif not path.startswith("guard") and path != "step":
+            np.testing.assert_array_equal(after[path], before[path])
+    assert optim.OptimConfig(nan_policy="raise").max_bad_steps == 1

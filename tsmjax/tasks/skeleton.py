@@ -64,7 +64,7 @@ class Task(BaseTask):
     def __init__(self, config: config_lib.Config):
         self.config = config
         self.family = config_lib.find_module("models", config.family)
-        self.sharding = getattr(self.family, "SHARDING", ((r".*", ()),))
+        self.sharding = self.family.SHARDING
         self.skeleton = self.family.skeleton(config.model.skeleton)
         self.parents = self.skeleton.parents(config.task.bones or None)
         # The last two are told beside the loss, and minimise nothing.
@@ -148,6 +148,12 @@ class Task(BaseTask):
         joints = motion.middle(batch["joints"], config.task.augment.eval_crop, config.model.frames)
         logits = model(self.streams(joints), batch["present"])["logits"]
         return jax.nn.softmax(logits.astype(jnp.float32))
+
+    def flops(self, batch: Batch) -> float:
+        """Count the FLOPs of one forward pass over all bodies that the model reads."""
+        clips, bodies = batch["present"].shape
+        read = 1 if self.family.bodies(self.config.model) == "first" else bodies
+        return self.family.flops(self.config.model, clips * read)
 
     def streams(self, joints: jax.Array) -> dict[str, jax.Array]:
         """Derive the streams that the model takes from joints (B, M, T, V, 3)."""
