@@ -51,9 +51,11 @@ def test_a_skeleton_is_a_tree_with_regions_and_mirror_pairs(name):
     assert len(body.edges) == body.size - 1
     assert graph.distances(name).max() < body.size  # connected
     for table in body.bones:
-        parents = body.parents(table)
+        parents = np.array(body.parents(table))
         assert len(parents) == body.size
-        assert [joint for joint, parent in enumerate(parents) if joint == parent] != []
+        assert (parents == np.arange(body.size)).sum() == 1  # the root
+        mirror = np.array(body.permutation)
+        np.testing.assert_array_equal(mirror[parents], parents[mirror])
     order = np.array(body.permutation)
     np.testing.assert_array_equal(order[order], np.arange(body.size))
     for left, right in body.mirror:
