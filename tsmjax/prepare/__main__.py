@@ -20,7 +20,7 @@ _COMMANDS = ("benchmark", "gallery", "ntu", "synthetic")
 # Modules that are no kinds:
 _SHARED = (
     *("__main__", "cached", "columns", "hub", "lists", "quality", "report"),
-    *("har_formats", "sensor_quality", "sensor_sets"),
+    *("har_formats", "sensor_quality", "sensor_reading", "sensor_sets"),
     *("archives", "denoise", "skeleton_file", "skeletons"),
 )
 

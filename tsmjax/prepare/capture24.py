@@ -29,7 +29,8 @@ import yaml
 
 from tsmjax.errors import InputError, closest
 from tsmjax.prepare import sensor_sets
-from tsmjax.prepare.sensor_sets import SensorReport, Source
+from tsmjax.prepare.sensor_reading import Source
+from tsmjax.prepare.sensor_sets import SensorReport
 from tsmjax.wearables.recordings import UNLABELLED, Recording
 from tsmjax.wearables.splits import draw
 from tsmjax.wearables.windows import Cutting

@@ -26,7 +26,8 @@ from typing import Any
 from tsmjax.errors import InputError, closest
 from tsmjax.prepare import sensor_sets
 from tsmjax.prepare.har_formats import FORMATS
-from tsmjax.prepare.sensor_sets import Job, SensorReport
+from tsmjax.prepare.sensor_reading import Job
+from tsmjax.prepare.sensor_sets import SensorReport
 from tsmjax.wearables.recordings import Recording
 from tsmjax.wearables.splits import draw
 from tsmjax.wearables.windows import Cutting

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from tsmjax.errors import InputError, closest
-from tsmjax.prepare.sensor_sets import Source
+from tsmjax.prepare.sensor_reading import Source
 from tsmjax.wearables.recordings import UNLABELLED, Recording, on_grid, runs
 from tsmjax.wearables.splits import natural
 
