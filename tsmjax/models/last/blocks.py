@@ -206,18 +206,20 @@ class SeparableTCN(nnx.Module):
 
 
 class StreamConcat(nnx.Module):
-    """Stem of several streams: BatchNorm of each, then one 1×1 convolution, BatchNorm and ReLU."""
+    """Stem of several streams: BatchNorm of each, one 1×1 convolution, BatchNorm, often ReLU."""
 
-    def __init__(self, streams: int, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, streams: int, outputs: int, *, relu: bool = True, rngs: nnx.Rngs):
         self.stream_norms = nnx.List([BatchNorm(3, rngs=rngs) for _ in range(streams)])
         self.conv = Pointwise(3 * streams, outputs, rngs=rngs)
         self.norm = BatchNorm(outputs, rngs=rngs)
+        self.relu = relu
 
     def __call__(self, streams: list[jax.Array], run: Pass) -> jax.Array:
         """Map streams (3, V, T, N) to (C, V, T, N)."""
         pairs = zip(self.stream_norms, streams, strict=True)
         x = jnp.concatenate([norm(stream, run) for norm, stream in pairs])
-        return jax.nn.relu(self.norm(self.conv(x), run))
+        x = self.norm(self.conv(x), run)
+        return jax.nn.relu(x) if self.relu else x
 
 
 class GatedPool(nnx.Module):

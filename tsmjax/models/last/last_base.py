@@ -53,21 +53,6 @@ class Size:
 SIZES = {"base": Size((128, 256, 384), (3, 4, 3))}
 
 
-class Stem(nnx.Module):
-    """BatchNorm of each stream, 1×1 convolution, BatchNorm."""
-
-    def __init__(self, streams: int, outputs: int, *, rngs: nnx.Rngs):
-        self.stream_norms = nnx.List([BatchNorm(3, rngs=rngs) for _ in range(streams)])
-        self.conv = Pointwise(3 * streams, outputs, rngs=rngs)
-        self.norm = BatchNorm(outputs, rngs=rngs)
-
-    def __call__(self, streams: list[jax.Array], run: Pass) -> jax.Array:
-        """Map streams (3, V, T, N) to (C, V, T, N)."""
-        pairs = zip(self.stream_norms, streams, strict=True)
-        x = jnp.concatenate([norm(stream, run) for norm, stream in pairs])
-        return self.norm(self.conv(x), run)
-
-
 class GraphBank(nnx.Module):
     """Graphs of the prototypes, (15, V, V), shared by all blocks; zero at first."""
 

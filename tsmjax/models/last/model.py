@@ -201,7 +201,7 @@ def _stem(config: Config, channels: tuple[int, ...], *, rngs: nnx.Rngs) -> tuple
     if config.net == "last_v2":
         return last_v2.StreamNorms(count, rngs=rngs), 3
     if config.net == "last_base":
-        return last_base.Stem(count, channels[0], rngs=rngs), channels[0]
+        return StreamConcat(count, channels[0], relu=False, rngs=rngs), channels[0]
     return StreamConcat(count, size.stem, rngs=rngs), size.stem
 
 
