@@ -7,10 +7,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from tsmjax import pretrained
+from tsmjax import compiler, pretrained
 from tsmjax.errors import InputError
 from tsmjax.nn import functional
 from tsmjax.wearables import texts
@@ -42,7 +41,7 @@ class Classifier:
         self.config, self.rate = loaded.config, facts["rate"]
         self._task, self._facts = loaded.task, facts
         graph, self._params, _ = functional.split(loaded.model)
-        self._predict = jax.jit(
+        self._predict = compiler.jit(
             lambda params, batch: loaded.task.predict(functional.merge(graph, params, {}), batch)
         )
 

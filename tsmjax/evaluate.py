@@ -34,12 +34,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from tsmjax import pretrained
+from tsmjax import compiler, pretrained
 from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
 from tsmjax.evals import clip_models, details, metrics, report, suites
@@ -103,7 +102,7 @@ def _load(path: str, name: str) -> Model:
             "can be evaluated on these suites."
         )
     graph, params, stats = functional.split(loaded.model)
-    forward = jax.jit(
+    forward = compiler.jit(
         lambda params, batch: loaded.task.predict(functional.merge(graph, params, stats), batch)
     )
     config = loaded.task.config.model

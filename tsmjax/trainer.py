@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsmjax import checkpoint, distributed, optim, pretrained, runs, sharding, step, watch
+from tsmjax import checkpoint, compiler, distributed, optim, pretrained, runs, sharding, step, watch
 from tsmjax import state as state_lib
 from tsmjax.checkpoint import Checkpointer
 from tsmjax.config import Config, resolve, steps_of
@@ -124,7 +124,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
 
     # ------------------------------------------------------------------ compiled functions
     train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
-    predict = jax.jit(
+    predict = compiler.jit(
         step.make_predict(task, plan, mesh), out_shardings=sharding.batch_sharding(mesh)
     )
     key = jax.random.key(config.seed)

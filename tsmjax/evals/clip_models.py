@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from rich.table import Table
 
-from tsmjax import pretrained
+from tsmjax import compiler, pretrained
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
 from tsmjax.evals import clips
@@ -74,7 +73,7 @@ def predict(path: str, name: str, data: str = "", batch_size: int = 64) -> Model
     task = dataclasses.replace(config, **values).build_task()
     evaluator = task.evaluator("test")
     graph, params, stats = functional.split(loaded.model)
-    forward = jax.jit(
+    forward = compiler.jit(
         lambda params, batch: task.predict(functional.merge(graph, params, stats), batch)
     )
     found: dict[str, list[np.ndarray]] = {"label": [], "weight": [], "chances": []}

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsmjax import compiler
 from tsmjax.errors import InputError
 from tsmjax.forecasting import packing, quantiles
 from tsmjax.forecasting.inputs import Series, prepare
@@ -78,9 +79,9 @@ class Passes:
         self._task, self._device = pretrained.task, device
         self._graph, params, stats = functional.split(pretrained.model)
         self.params, self._stats = jax.device_put((params, stats), device)
-        self._start = jax.jit(self._forward)
-        self._extend = jax.jit(self._one_window_more, static_argnames=("paths", "length"))
-        self._encode = jax.jit(self._encoder)
+        self._start = compiler.jit(self._forward)
+        self._extend = compiler.jit(self._one_window_more, static_argnames=("paths", "length"))
+        self._encode = compiler.jit(self._encoder)
 
     def targets(self, asked: str | Sequence[str] | None) -> list[str]:
         """Return the columns to forecast."""

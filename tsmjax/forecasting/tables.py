@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from pandas.api import types
 
+from tsmjax import compiler
 from tsmjax.config import find_module
 from tsmjax.data.categories import Category, of_artefacts
 from tsmjax.data.frequency import same_step
@@ -125,8 +126,8 @@ class Passes:
             )
             self._graph, _, _ = functional.abstract(lambda rngs: type(model)(alone, rngs=rngs))
         self.params, self._stats = jax.device_put((params, stats), device)
-        self._start = jax.jit(self._forward)
-        self._encode = jax.jit(self._encoder)
+        self._start = compiler.jit(self._forward)
+        self._encode = compiler.jit(self._encoder)
 
     def targets(self, asked: str | Sequence[str] | None) -> list[str]:
         """Return the columns to forecast, in the order of the model.
