@@ -35,7 +35,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from tsmjax import checkpoint, optim, sharding, state, step, weights
+from tsmjax import checkpoint, compiler, optim, sharding, state, step, weights
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.pipeline import Pipeline
@@ -176,7 +176,7 @@ class Ours:
         train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
         first = self._put(self._batches[0])
         self._train = train.lower(self._state, self._frozen, first, self._key).compile()
-        self._predict = jax.jit(step.make_predict(task, plan, mesh))
+        self._predict = compiler.jit(step.make_predict(task, plan, mesh))
         self._first = self._state  # the weights that prediction is timed with
 
     def _put(self, batch: dict[str, np.ndarray]) -> Any:
@@ -189,7 +189,13 @@ class Ours:
 
     def train(self) -> Times:
         """Run one round of training steps."""
-        flight = InFlight(limit=1, max_bad_steps=20, logged=lambda at: False, report=print)
+        flight = InFlight(
+            limit=1,
+            max_bad_steps=20,
+            logged=lambda at: False,
+            report=print,
+            watch=lambda at, loss, norm: None,
+        )
         feed = Pipeline(self._batches, put=self._put)
 
         def steps() -> Iterator[None]:
