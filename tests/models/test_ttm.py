@@ -301,6 +301,22 @@ def test_exogenous_values_enter_in_the_units_of_the_forecast(raw):
     assert (change < 1e-3) != raw
 
 
+def test_what_happens_ahead_only_has_the_scale_of_what_is_known_ahead():
+    """A channel that is silent in the past, like announced meals, does not blow the forecast up."""
+    call, x = predictor(**EVERYTHING), series(channels=3)
+    x[:, 2] = 0.0
+    given = {"static": np.ones((3, 1), int), "frequency": np.ones(3, int)}
+
+    def forecast(meal):
+        future = np.zeros_like(x[..., :12])
+        future[:, 2, 4] = meal
+        return call(x, future, **given)[0]
+
+    nothing, small, large = forecast(0.0), forecast(1.0), forecast(60.0)
+    assert np.abs(small - nothing).max() > 1e-3
+    np.testing.assert_allclose(large, small, atol=2e-3)
+
+
 def test_static_categories_and_frequencies_change_the_forecast():
     call, x = predictor(**EVERYTHING), series(channels=3)
 

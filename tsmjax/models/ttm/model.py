@@ -80,9 +80,7 @@ class Model(nnx.Module):
         if config.compat.raw_exogenous:
             past, ahead = _observed_or(0.0, context), _observed_or(0.0, self._known(future, z))
         else:
-            places = np.asarray(config.known_channels, int)
-            known_scale = tuple(part[:, places] for part in loc_scale)
-            past, ahead = z, self._fill(self._known(future, z), known_scale)
+            past, ahead = self._beside(context, future, z)
         given = (static, frequency)
         if self.network:
             parts = {"joint": self.network(z, past, ahead, *given, key)}
@@ -170,6 +168,26 @@ class Model(nnx.Module):
         if self.config.compat.zero_missing:
             x = _observed_or(0.0, x)
         return _observed_or(0.0, scaling.normalise(x, loc_scale))
+
+    def _beside(
+        self, context: jax.Array, future: jax.Array | None, z: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Past (B, C, T) and known future (B, Ce, horizon) for forecast mixing.
+
+        Channels known ahead are normalised by all that is known of them: of one that was silent in
+        the past, meals for instance, the past alone has no scale.
+        """
+        config = self.config
+        known = self._known(future, z)
+        if not config.known_channels:
+            return z, known
+        places = np.asarray(config.known_channels)
+        whole = jnp.concatenate([context[:, places], known], axis=-1)
+        loc_scale = scaling.statistics(
+            whole, config.scaling, config.minimum_scale, config.default_scale
+        )
+        whole, steps = self._fill(whole, loc_scale), context.shape[-1]
+        return z.at[:, places].set(whole[..., :steps]), whole[..., steps:]
 
     def _known(self, future: jax.Array | None, z: jax.Array) -> jax.Array:
         """Values known ahead (B, Ce, horizon), NaN = unknown, for a context like `z`."""
