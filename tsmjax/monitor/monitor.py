@@ -142,7 +142,7 @@ class Monitor:
         seconds = time.perf_counter() - self._clock
         rate = (step - self._clock_step) / seconds if seconds > 0 else 0.0
         self._restart_clock(step)
-        used = line.memory()
+        used, reads = line.memory(), line.disk_reads()
         log.info(
             line.format_line(
                 step, self._total_steps, metrics, self._losses, used, rate, self._rows, wait_ms
@@ -157,11 +157,11 @@ class Monitor:
                 "steps_per_second": rate,
                 "samples_per_second": rate * self._rows,
                 "data_wait_ms": wait_ms,
-                "disk_read_mb": (line.disk_reads() - self._disk_reads) / 2**20,
+                "disk_read_mb": (reads - self._disk_reads) / 2**20,
                 "memory_gb": used.used / 2**30,
             },
         )
-        self._disk_reads = line.disk_reads()
+        self._disk_reads = reads
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Report the scores of one evaluation; the time it took counts in no rate."""
