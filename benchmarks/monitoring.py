@@ -42,7 +42,7 @@ _CALLS = (
     *((Monitor, name) for name in ("step", "watch", "work", "scores", "state")),
     *((Ledger, name) for name in ("settle", "spend")),
     *((Profiler, name) for name in ("before", "ends")),
-    (forecast.Task, "flops"),
+    *((forecast.Task, name) for name in ("flops", "tokens")),
 )
 
 

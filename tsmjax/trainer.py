@@ -117,6 +117,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
             metric=config.evals.metric,
             mode=config.evals.mode,
             drawn=getattr(batches, "drawn", None),
+            skipped=getattr(batches, "skipped", {}),
         ),
         run_config=config.to_dict(),
     )
@@ -185,7 +186,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                     batch = next(feed)
                 with spend("step"):
                     state, metrics = train_step(state, frozen, batch, key)
-                    monitor.work(task.flops(batch))
+                    monitor.work(task.flops(batch), task.tokens(batch))
                     flight.add(now, metrics, feed.wait_ms)
                 if profiler.ends(now):
                     flight.drain()

@@ -26,6 +26,8 @@ _HEALTH = {
     "health/grad_norm_max": ("largest", 1, ".3g", ""),
     "health/clipped_share": ("clipped", 100, ".1f", " %"),
     "health/explosions": ("explosions", 1, ".0f", ""),
+    "health/tokens_per_second": ("tokens/s", 1, ",.0f", ""),
+    "health/gpu_busy": ("GPU busy", 100, ".0f", " %"),
     "health/tflops_per_device": ("TFLOP/s a device", 1, ".3g", ""),
     "health/mfu": ("MFU", 100, ".1f", " %"),
 }

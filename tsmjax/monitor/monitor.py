@@ -123,9 +123,9 @@ class Monitor:
                 self._report(step)
                 self._clock += time.perf_counter() - began  # counts in no rate
 
-    def work(self, flops: float | None) -> None:
-        """Take in the FLOPs of the forward pass over the global batch of a step."""
-        self._health.work(flops)
+    def work(self, flops: float | None, tokens: float | None = None) -> None:
+        """Take in FLOPs of the forward pass and tokens of a step's global batch; None = unknown."""
+        self._health.work(flops, tokens)
 
     def _report(self, step: int) -> None:
         """Print a health report, and write its numbers."""
