@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import math
@@ -11,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from tsmjax.config import find_object
 from tsmjax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -139,14 +139,7 @@ def custom(path: str, run: Path) -> Writer:
     Raises:
       InputError: when there is no such module or class.
     """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)(run)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"The config field log.writers names {path!r}, which cannot be loaded ({error}): "
-            "it must read package.module:Class."
-        ) from error
+    return find_object(path, "log.writers")(run)
 
 
 class Shielded:
