@@ -175,7 +175,9 @@ def _curves(run: Run) -> list[tuple[str, list[Line]]]:
     for name, heading in (("grad_norm", "gradient norm"), ("learning_rate", "learning rate")):
         points = compare.logged(run, (name,))
         if points is not None:
-            found.append((heading, [Line(heading, *points)]))
+            # A schedule passes through decades, whatever share of the run it spends in each.
+            log = True if name == "learning_rate" else None
+            found.append((heading, [Line(heading, *points, log=log)]))
     return found
 
 
