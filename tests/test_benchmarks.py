@@ -4,12 +4,13 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import synthetic, ttm_etth1, ttm_train_step
+from benchmarks import monitoring, synthetic, ttm_etth1, ttm_train_step
 from configs import chronos2_small
 from tsmjax.data.synthetic import corpus
 from tsmjax.models import ttm
@@ -106,3 +107,16 @@ def test_etth1_trains_every_seed_and_averages_the_test_scores(tmp_path, monkeypa
     first = found["horizons"]["96"]
     assert (first["mse"], first["mae"], first["seconds"]) == (0.35, 0.37, 4.0)
     assert "0.350 (0.370)" in capsys.readouterr().out
+
+
+def test_a_call_within_a_monitored_call_counts_once():
+    clock = monitoring.Clock()
+    inner = clock.timed("inner", lambda: time.sleep(0.02))
+    outer = clock.timed("outer", inner)
+    outer()
+    assert list(clock.wall) == ["outer"] and 0.02 <= clock.wall["outer"][0] < 0.2
+    assert clock.cpu < 0.02
+    with pytest.raises(ZeroDivisionError):
+        clock.timed("fails", lambda: 1 / 0)()
+    inner()
+    assert [len(clock.wall[name]) for name in ("outer", "fails", "inner")] == [1, 1, 1]

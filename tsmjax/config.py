@@ -44,6 +44,8 @@ class Config:
       log: what to report.
       name: name of the experiment; part of the run folder's path.
       seed: seed of everything random.
+      debug: train a few steps of a small model without compiling, and check every step
+        (`tsmjax.debug`).
     """
 
     family: str
@@ -58,6 +60,7 @@ class Config:
     log: Any
     name: str = "run"
     seed: int = 0
+    debug: bool = False
 
     def build_task(self) -> Any:
         """Construct the task; what it needs of the outside (data sets, files) is opened here."""
@@ -68,7 +71,7 @@ class Config:
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
         sections["model"] = {"family": self.family, **sections["model"]}
         sections["task"] = {"kind": self.kind, **sections["task"]}
-        return {"name": self.name, "seed": self.seed, **sections}
+        return {"name": self.name, "seed": self.seed, "debug": self.debug, **sections}
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
@@ -80,7 +83,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     from tsmjax.sharding import MeshConfig
 
     raw = raw.to_dict() if hasattr(raw, "to_dict") else dict(raw)
-    known = (*SECTIONS, "name", "seed", "tsmjax")
+    known = (*SECTIONS, *_SCALARS, "tsmjax")
     for key in raw:
         if key not in known:
             raise InputError(f"The config has no section {key!r}{closest(key, known)}.")
@@ -103,8 +106,8 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         "log": LogConfig,
     }
     built = {name: build(owner, sections[name], name) for name, owner in owners.items()}
-    scalars = build(_Scalars, {k: raw[k] for k in ("name", "seed") if k in raw}, "")
-    return Config(family=family, kind=kind, name=scalars.name, seed=scalars.seed, **built)
+    scalars = build(_Scalars, {name: raw[name] for name in _SCALARS if name in raw}, "")
+    return Config(family=family, kind=kind, **vars(scalars), **built)
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,6 +150,10 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 class _Scalars:
     name: str = "run"
     seed: int = 0
+    debug: bool = False
+
+
+_SCALARS = tuple(field.name for field in dataclasses.fields(_Scalars))
 
 
 def build(owner: type, values: Mapping[str, Any], where: str) -> Any:
@@ -238,6 +245,26 @@ def find_module(package: str, name: str) -> types.ModuleType:
         f"There is no module {name!r} in tsmjax.{package} nor on the Python path"
         f"{closest(name, known)}; tsmjax has {', '.join(known)}."
     )
+
+
+def find_object(path: str, where: str) -> Any:
+    """Import a class or function that a config names as ``package.module:Name``.
+
+    Args:
+      path: the name.
+      where: the config field, used in messages.
+
+    Raises:
+      InputError: when there is no such module or name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"The config field {where} names {path!r}, which cannot be loaded ({error}): "
+            "it must read package.module:Name."
+        ) from error
 
 
 def steps_of(

@@ -21,12 +21,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsmjax import checkpoint, compiler, distributed, optim, pretrained, runs, sharding, step, watch
+from tsmjax import (
+    checkpoint,
+    compiler,
+    debug,
+    distributed,
+    optim,
+    pretrained,
+    runs,
+    sharding,
+    step,
+    watch,
+)
 from tsmjax import state as state_lib
 from tsmjax.checkpoint import Checkpointer
 from tsmjax.config import Config, resolve, steps_of
 from tsmjax.data.pipeline import Pipeline
 from tsmjax.errors import InputError
+from tsmjax.evals.custom import extended
 from tsmjax.evals.evaluator import evaluate
 from tsmjax.experiments import compare, report
 from tsmjax.in_flight import InFlight
@@ -57,6 +69,7 @@ def train(config: Config | Mapping[str, Any], workdir: str | None = None) -> dic
     with watch.watching():
         watch.follow(distributed.channel())
         config = config if isinstance(config, Config) else resolve(config)
+        config = debug.small(config) if config.debug else config
         run = runs.open_run(config, workdir)
         with run_logs(run):
             return _train(config, run)
@@ -85,6 +98,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     patience = steps_of(config.evals.patience, "evals.patience", epoch, total)
     schedule = optim.learning_rate(config.optim, total, epoch)
     evaluators = task.evaluators("validation") if eval_every else ()
+    evaluators = extended(evaluators, config.evals.custom)
     suites = [evaluator.name for evaluator in evaluators]
     if suites and config.evals.metric.partition("/")[0] not in suites:
         raise InputError(
@@ -117,16 +131,21 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
             metric=config.evals.metric,
             mode=config.evals.mode,
             drawn=getattr(batches, "drawn", None),
+            skipped=getattr(batches, "skipped", {}),
         ),
         run_config=config.to_dict(),
     )
     spend = monitor.ledger.spend
 
     # ------------------------------------------------------------------ compiled functions
-    train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
-    predict = compiler.jit(
-        step.make_predict(task, plan, mesh), out_shardings=sharding.batch_sharding(mesh)
-    )
+    predict = step.make_predict(task, plan, mesh)
+    if config.debug:
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
+        train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
+        train_step, predict = debug.checked(train_step, task, plan), debug.eager(predict)
+    else:
+        train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
+        predict = compiler.jit(predict, out_shardings=sharding.batch_sharding(mesh))
     key = jax.random.key(config.seed)
 
     def scores_of(split_evaluators: Any, state: Tree) -> dict[str, float]:
@@ -185,7 +204,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                     batch = next(feed)
                 with spend("step"):
                     state, metrics = train_step(state, frozen, batch, key)
-                    monitor.work(task.flops(batch))
+                    monitor.work(task.flops(batch), task.tokens(batch))
                     flight.add(now, metrics, feed.wait_ms)
                 if profiler.ends(now):
                     flight.drain()
@@ -204,13 +223,14 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                         f"evals.metric is {config.evals.metric!r}, but the evaluators score "
                         f"{', '.join(sorted(scores)[:8])}."
                     )
-                monitor.scores(now, scores)
+                stopped = monitor.scores(now, scores)
                 facts = _update_best(facts, now, scores, config)
                 if patience and now - facts["best"]["step"] >= patience:
                     stopped = (
                         f"{config.evals.metric} has not improved for {patience:,} steps "
                         f"(best at step {facts['best']['step']:,})"
                     )
+                if stopped:
                     facts = {**facts, "stopped": stopped}
             if last or stopped or scores or (save_every and now % save_every == 0):
                 with spend("step"):
@@ -239,7 +259,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     best_step = checkpointer.best or now
     if best_step != now:
         state, _ = checkpointer.restore(abstract, best_step)
-    test_evaluators = task.evaluators("test")
+    test_evaluators = extended(task.evaluators("test"), config.evals.custom)
     with spend("evaluation"):
         test = scores_of(test_evaluators, state) if test_evaluators else {}
     outcome = {
@@ -267,6 +287,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
         runs.link_best(run, config.evals.metric, config.evals.mode)
         if run.name.startswith("run_"):
             compare.write_history(run.parent)
+    monitor.end(outcome)
     monitor.close()
     distributed.barrier("end")
     return outcome

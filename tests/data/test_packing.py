@@ -300,3 +300,13 @@ def test_a_mixture_of_short_series_is_refused_where_long_ones_are_asked_for(data
         batches(paths[0], context_length=48, holdout=17, long_share=0.5)
     with pytest.raises(InputError, match=r"data\.long_share is 2"):
         batches(paths[0], long_share=2.0)
+
+
+def test_series_that_are_never_drawn_are_counted(dataset):
+    paths = dataset("a", [40] * 4 + [4] * 2), dataset("b", [30] * 7)
+    source = batches(*paths, min_past=3, min_future=2)
+    assert source.skipped == {"a": (2, 6), "b": (0, 7)}
+    assert batches(*paths, min_past=3, min_future=2, max_series=5).skipped == {
+        "a": (1, 5),
+        "b": (0, 5),
+    }

@@ -103,6 +103,9 @@ def test_an_epoch_holds_each_training_window_once(folder):
     batches = TableBatches(table, config, context_length=20, horizon=4, seed=1)
     windows = (70 - 24 + 1) + (28 - 24 + 1) + (42 - 24 + 1)
     assert batches.steps_per_epoch * 7 == windows
+    assert list(batches.skipped.values()) == [(0, 3)]
+    longer = TableBatches(table, config, context_length=30, horizon=4, seed=1)
+    assert list(longer.skipped.values()) == [(1, 3)]  # 28 steps of training are too few
     seen = [b["target"][:, 0, 0] for b in (batches[step] for step in range(11))]
     firsts = np.concatenate(seen)[:windows]
     ends = np.concatenate([np.arange(20, end - 3) for end in (70, 28, 42)])

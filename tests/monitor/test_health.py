@@ -18,7 +18,7 @@ def watched(folder, losses, norms=None, *, facts=None, seconds=0.1, start=0):
     norms = norms if norms is not None else [0.5] * len(losses)
     for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=1):
         ours.step(start + number, float(loss), float(norm), busy=seconds * number)
-        ours.work(1e9)
+        ours.work(1e9, 5e4)
     return ours
 
 
@@ -47,6 +47,7 @@ def test_a_report_sums_up_the_steps_since_the_last(tmp_path):
         320
     )
     assert first.speed["flops"] == pytest.approx(3e9 / 0.1 / 8)  # forward and backward, 8 devices
+    assert first.speed["tokens"] == pytest.approx(5e5)
     assert first.speed["p50"] == pytest.approx(0.1)
     # 0.4 s for 3 steps without the compilation, and 997 to go
     assert first.speed["eta"] == pytest.approx(0.4 / 3 * 997)
@@ -142,6 +143,8 @@ def test_the_panel_shows_all_of_it_in_a_box(tmp_path):
     report = healthy(
         tmp_path,
         mixture={"tsmixup": 0.9, "kernel_synth": 0.1},
+        skipped={"sales": (12, 3049)},
+        gpu=0.87,
         scores={"step": 80, "score": 0.25, "best_step": 50, "best": 0.2},
         findings=["The loss rises: by 22.5 % within 50 steps."],
         limit="the device: 95 % of the time is steps",
@@ -156,7 +159,10 @@ def test_the_panel_shows_all_of_it_in_a_box(tmp_path):
         "device 42.1/80GB  ████████████▋",
         "52.6 % · peak 61.0GB",
         "p50 100.0ms · p95 100.0ms",
+        "10.0 steps/s · 320 samples/s · 500,000 tokens/s",
+        "GPU busy 87.0 %",
         "drawn: tsmixup 90.0 % · kernel_synth 10.0 %",
+        "too short to be drawn: sales 12 of 3,049",
         "0.25000 at step 80 · best 0.20000 at step 50",
         "step 95.0 % · input 1.0 % · other 4.0 %",
         "! The loss rises",
@@ -173,6 +179,15 @@ def test_a_panel_of_a_run_that_only_failed_still_shows(tmp_path):
 def test_steps_that_take_no_time_divide_nothing(tmp_path):
     report = watched(tmp_path, [1.0, 1.0], seconds=0.0).report(1, {"step": 0.0}, [])
     assert math.isfinite(report.speed["steps"]) and diagnosis.limit(report)
+
+
+def test_what_is_not_known_is_not_shown(tmp_path):
+    ours = watched(tmp_path, [2.0, 2.0])
+    ours.work(None, None)
+    text = as_text(panel.panel(ours.report(32, STEPPING, [])))
+    assert "samples/s" in text
+    for unknown in ("tokens/s", "FLOP/s", "GPU", "too short", "nan"):
+        assert unknown not in text, unknown
 
 
 def test_sparklines_and_bars():

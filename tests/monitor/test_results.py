@@ -101,6 +101,21 @@ def test_gaps_unknown_truth_and_no_history_can_be_drawn(tmp_path, panel):
     assert image(tmp_path / "fan.png").min() < 0.3
 
 
+def test_learning_rates_have_a_logarithmic_axis_and_their_zeros_no_place_on_it():
+    axes = plots.new_figure(4, 3).subplots()
+    steps = np.arange(5)
+    rates = np.array([0.0, 1e-3, 1e-4, 1e-9, 0.0])
+    plots.draw_lines(axes, "learning rate", [plots.Line("rate", steps, rates, log=True)])
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log" and 1e-3 < high < 2e-3 and low == pytest.approx(1e-7 / 1.5)
+    flat = plots.new_figure(4, 3).subplots()
+    plots.draw_lines(flat, "learning rate", [plots.Line("rate", steps, 0 * rates, log=True)])
+    assert flat.get_yscale() == "linear"
+    loss = plots.new_figure(4, 3).subplots()
+    plots.draw_lines(loss, "loss", [plots.Line("loss", steps, 1.0 + steps)])
+    assert loss.get_yscale() == "linear"
+
+
 def test_a_loss_curve_needs_a_loss(tmp_path):
     assert plots.loss_curve([{"step": 1, "a/b": 1.0}], tmp_path / "loss.png") is None
     rows = [{"step": n, "loss": None if n == 3 else 1.0 / n, "loss_ema": 1.0} for n in range(1, 30)]

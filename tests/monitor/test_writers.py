@@ -85,3 +85,15 @@ def test_a_writer_of_ones_own(tmp_path, monkeypatch):
     for wrong in ("my_writers:Totels", "no_such_module:Totals", "my_writers"):
         with pytest.raises(InputError, match=r"log\.writers names"):
             logged(tmp_path / "run", {"writers": (wrong,)})
+
+
+@pytest.mark.slow
+def test_offline_wandb_leaves_a_file_to_upload(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason='needs pip install "tsmjax[wandb]"')
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged(tmp_path / "run", {"wandb": "forecasts"}, config={"seed": 3})
+    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    for name in (b"train/loss", b"benchmark/m/wql"):
+        assert name in file.read_bytes()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3

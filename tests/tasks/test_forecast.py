@@ -197,3 +197,7 @@ def test_seasons_belong_to_the_observed_loss():
         forecast.Config(seasons=(24,))
     with pytest.raises(InputError, match="whole periods"):
         forecast.Config(seasons=(0,), reduction="observed")
+
+
+def test_tokens_are_the_patches_of_context_and_horizon(task):
+    assert task.tokens(draw()) == 2 * 4 * (64 / 16 + 3)

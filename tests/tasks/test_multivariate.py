@@ -210,3 +210,8 @@ def test_wrong_settings_are_refused(field, value):
 def test_huber_joins_its_pieces_smoothly():
     gradient = jax.vmap(jax.grad(lambda e: point_loss(e, "huber", delta=2.0)))
     np.testing.assert_allclose(gradient(jnp.array([-5.0, -1.9, 1.9, 2.1])), [-2, -1.9, 1.9, 2])
+
+
+def test_tokens_are_the_patches_of_all_channels(target):
+    windows, channels, _ = target.shape
+    assert task_of().tokens(batch_of(target)) == windows * channels * 24 / 6

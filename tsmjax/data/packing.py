@@ -157,6 +157,7 @@ class ForecastBatches:
       sources: the opened data sets.
       steps_per_epoch: steps in which as many tasks are drawn as the sources hold; None when one of
         them is generated during training.
+      skipped: source → (items that are too short to be drawn, all of its items).
     """
 
     def __init__(
@@ -235,6 +236,13 @@ class ForecastBatches:
         tasks_per_step = self.packs * float(np.dot(weights / weights.sum(), self._tasks))
         epoch = sum(windows.size for windows in self._windows) / tasks_per_step
         self.steps_per_epoch = epoch if np.isfinite(epoch) else None
+        self.skipped = {
+            self._name(number): (windows.skipped, len(source.rows[: config.max_series]))
+            for number, (source, windows) in enumerate(
+                zip(self.sources, self._windows, strict=True)
+            )
+            if isinstance(windows, Windows)
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return self._arguments
@@ -281,10 +289,14 @@ class ForecastBatches:
         packs = self._mixture.drawn(first * self.packs, last * self.packs)
         found: dict[str, float] = {}
         for number, source in enumerate(self.sources):
-            name = re.split("[/:]", self.config.sources[number].path.rstrip("/"))[-1]
+            name = self._name(number)
             rows = float(packs[number] * self._tasks[number] * source.mean_group)
             found[name] = found.get(name, 0.0) + rows
         return found
+
+    def _name(self, number: int) -> str:
+        """What reports call a source."""
+        return re.split("[/:]", self.config.sources[number].path.rstrip("/"))[-1]
 
     def _draws(self, number: int) -> Windows | GeneratedWindows:
         """Return the draws of one source."""

@@ -291,6 +291,7 @@ class TableBatches:
     Attributes:
       rows: windows of a global batch.
       steps_per_epoch: steps in which as many windows are drawn as there are.
+      skipped: data set → (items whose training part is too short to be drawn, all of its items).
     """
 
     def __init__(
@@ -349,6 +350,9 @@ class TableBatches:
             share=config.few_shot if config.few_shot_from == "uniform" else 1.0,
         )
         self.steps_per_epoch = self._windows.size / self.rows
+        self.skipped = {
+            config.path.rpartition("/")[2]: (self._windows.skipped, len(kept)),
+        }
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's part of the batch of `step`, for any step from 0."""

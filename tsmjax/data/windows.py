@@ -27,6 +27,7 @@ class Windows:
 
     Attributes:
       size: draws of one epoch.
+      skipped: series that are too short to be drawn.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Windows:
             if len(self._valid) == len(lengths):
                 self._valid = None
         series = len(lengths) if self._valid is None else len(self._valid)
+        self.skipped = len(lengths) - series
         if sampling == "windows":
             usable = (lengths if self._valid is None else lengths[self._valid]).astype(np.int64)
             usable = usable - holdout

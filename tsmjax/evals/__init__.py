@@ -27,6 +27,8 @@ class EvalsConfig:
       season_length: steps of one season for suites that are folders; 0 reads their column `freq`.
       grouped: forecast each item from all its variates and covariates, for suites that are folders;
         otherwise each variate on its own.
+      custom: metrics of one's own, as ``package.module:function``; each becomes a score
+        ``SUITE/function``. `evals.custom` says what they are called with.
     """
 
     every: Duration = "1000 steps"
@@ -40,6 +42,7 @@ class EvalsConfig:
     horizon: int = 0
     season_length: int = 0
     grouped: bool = False
+    custom: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("horizon", 0), ("season_length", 0)):

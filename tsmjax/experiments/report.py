@@ -26,6 +26,8 @@ _HEALTH = {
     "health/grad_norm_max": ("largest", 1, ".3g", ""),
     "health/clipped_share": ("clipped", 100, ".1f", " %"),
     "health/explosions": ("explosions", 1, ".0f", ""),
+    "health/tokens_per_second": ("tokens/s", 1, ",.0f", ""),
+    "health/gpu_busy": ("GPU busy", 100, ".0f", " %"),
     "health/tflops_per_device": ("TFLOP/s a device", 1, ".3g", ""),
     "health/mfu": ("MFU", 100, ".1f", " %"),
 }
@@ -173,7 +175,9 @@ def _curves(run: Run) -> list[tuple[str, list[Line]]]:
     for name, heading in (("grad_norm", "gradient norm"), ("learning_rate", "learning rate")):
         points = compare.logged(run, (name,))
         if points is not None:
-            found.append((heading, [Line(heading, *points)]))
+            # A schedule passes through decades, whatever share of the run it spends in each.
+            log = True if name == "learning_rate" else None
+            found.append((heading, [Line(heading, *points, log=log)]))
     return found
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from tsmjax.monitor import line
+from tsmjax.monitor.gpus import Gpus
 
 _FAST, _SLOW, _NORM = 0.05, 0.01, 0.05  # weights of the newest value in running averages
 _RECENT = 400  # steps that the trend of the loss looks at
@@ -42,6 +43,7 @@ class Facts:
       metric: the score that decides what is best.
       mode: "min" or "max".
       drawn: (first step, step after the last) → rows drawn from each source; None when unknown.
+      skipped: source → (series that are never drawn, all series).
     """
 
     every: int = 0
@@ -49,6 +51,7 @@ class Facts:
     metric: str = ""
     mode: str = "min"
     drawn: Callable[[int, int], Mapping[str, float]] | None = None
+    skipped: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +72,12 @@ class Report:
       rates: learning rates over equal parts of the run.
       memory: of the fullest device; the host's where devices do not tell.
       host: resident memory of this process.
-      speed: `steps`, `samples` and `flops` a second (`flops` a device), `mfu`, `p50` and `p95` of
-        a step in seconds, `eta` in seconds.
+      speed: `steps`, `samples`, `tokens` and `flops` a second (`flops` a device), `mfu`, `p50` and
+        `p95` of a step in seconds, `eta` in seconds.
+      gpu: share of the time in which the GPUs were busy, by their driver; NaN when not known.
       reads: bytes a second read from storage, workers included.
       mixture: shares of the rows drawn, by source; empty when unknown.
+      skipped: source → (series that are never drawn, all), where there are any.
       scores: the last evaluation: `step`, `score`, `best_step`, `best`; empty without any.
       shares: share of the wall time by kind since the last report.
       goodput: share of the wall time since the start that went into steps.
@@ -92,8 +97,10 @@ class Report:
     memory: line.Memory
     host: line.Memory
     speed: dict[str, float]
+    gpu: float
     reads: float
     mixture: dict[str, float]
+    skipped: dict[str, tuple[int, int]]
     scores: dict[str, float]
     shares: dict[str, float]
     goodput: float
@@ -115,8 +122,10 @@ class Report:
             "explosions": self.gradients["explosions"],
             "step_p50_ms": 1e3 * speed["p50"],
             "step_p95_ms": 1e3 * speed["p95"],
+            "tokens_per_second": speed["tokens"],
             "tflops_per_device": speed["flops"] / 1e12,
             "mfu": speed["mfu"],
+            "gpu_busy": self.gpu,
             **{f"share_{kind}": share for kind, share in shares.items()},
         }
         return {name: value for name, value in found.items() if math.isfinite(value)}
@@ -138,6 +147,7 @@ class Health:
         self._scores: dict[str, float] = {}
         self._last: dict[str, float] = {}  # the ledger at the last report
         self._reads = disk_reads()
+        self._gpus = Gpus()
         self._begin(start_step)
 
     def step(self, step: int, loss: float, norm: float, busy: float) -> None:
@@ -174,14 +184,16 @@ class Health:
 
     def logged(self, metrics: Mapping[str, float]) -> None:
         """Take in what was logged of a step."""
+        self._gpus.look()
         rate = metrics.get("learning_rate", math.nan)
         if math.isfinite(rate):
             self._rate, self._peak = rate, max(self._peak, rate)
             self._rate_line.add(rate)
 
-    def work(self, flops: float | None) -> None:
-        """Take in the FLOPs of the forward pass of one global batch; None when unknown."""
+    def work(self, flops: float | None, tokens: float | None = None) -> None:
+        """Take in FLOPs of the forward pass and tokens of one global batch; None when unknown."""
         self._flops += 3.0 * (math.nan if flops is None else flops)
+        self._tokens += math.nan if tokens is None else tokens
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         """Take in the scores of an evaluation."""
@@ -223,14 +235,17 @@ class Health:
             speed={
                 "steps": 1 / busy,
                 "samples": rows / busy,
+                "tokens": self._tokens / max(steps, 1) / busy,
                 "flops": flops,
                 "mfu": flops / peak_flops(),
                 "p50": float(np.median(durations)),
                 "p95": float(np.quantile(durations, 0.95)),
                 "eta": pace * (self._total - self._step),
             },
+            gpu=self._gpus.mean(),
             reads=max(self._reads - read, 0) / wall,
             mixture=drawn,
+            skipped={name: counts for name, counts in self.facts.skipped.items() if counts[0]},
             scores=dict(self._scores),
             shares={kind: value / wall for kind, value in spent.items()},
             goodput=seconds.get("step", 0.0) / max(sum(seconds.values()), 1e-9),
@@ -249,7 +264,7 @@ class Health:
         self._busy: float | None = getattr(self, "_busy", None)
         self._skipped = self._explosions = 0
         self._worst = (0, 0.0)
-        self._flops = 0.0
+        self._flops = self._tokens = 0.0
 
     def _loss_facts(self) -> dict[str, float]:
         facts = {

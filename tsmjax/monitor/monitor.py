@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from tsmjax.config import Duration
+from tsmjax.config import Duration, find_object
 from tsmjax.monitor import diagnosis, line, panel, plots
 from tsmjax.monitor.health import Facts, Health
 from tsmjax.monitor.ledger import Ledger
@@ -34,6 +34,7 @@ class LogConfig:
         the files here.
       writers: writers of one's own, as ``package.module:Class``. The class is called with the run
         folder; it has ``write(step, values)`` and ``close()``, like those of `monitor.writers`.
+      callbacks: what to call on the way, as ``package.module:Class``; a `monitor.Callback`.
       profile_steps: first and last step to profile, such as "100:105"; "" for none.
       plots: whether to draw the loss curve and example forecasts when training ends.
     """
@@ -43,6 +44,7 @@ class LogConfig:
     tensorboard: bool = True
     wandb: str = ""
     writers: tuple[str, ...] = ()
+    callbacks: tuple[str, ...] = ()
     profile_steps: str = ""
     plots: bool = True
 
@@ -50,7 +52,7 @@ class LogConfig:
 class Monitor:
     """Turns the numbers of steps into lines, health reports, `metrics.jsonl` and TensorBoard.
 
-    Only the main process writes; on the others every call returns at once.
+    Only the main process writes; on the others every call returns at once, callbacks aside.
 
     Attributes:
       ledger: where the time of the run goes; the loop tells it.
@@ -93,6 +95,10 @@ class Monitor:
         if self._main:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._open(start_step, config, run_config)
+        self._callbacks = [
+            find_object(name, "log.callbacks")(self._folder, run_config or {})
+            for name in config.callbacks
+        ]
         self._restart_clock(start_step)
 
     def step(self, step: int, metrics: dict[str, float], wait_ms: float = 0.0) -> None:
@@ -105,6 +111,8 @@ class Monitor:
           wait_ms: how long the step waited for its batch.
         """
         self._losses.update(metrics.get("loss", float("nan")))
+        for callback in self._callbacks:
+            callback.step(step, metrics)
         if not self._main:
             return
         with self.ledger.spend("monitor"):
@@ -123,9 +131,9 @@ class Monitor:
                 self._report(step)
                 self._clock += time.perf_counter() - began  # counts in no rate
 
-    def work(self, flops: float | None) -> None:
-        """Take in the FLOPs of the forward pass over the global batch of a step."""
-        self._health.work(flops)
+    def work(self, flops: float | None, tokens: float | None = None) -> None:
+        """Take in FLOPs of the forward pass and tokens of a step's global batch; None = unknown."""
+        self._health.work(flops, tokens)
 
     def _report(self, step: int) -> None:
         """Print a health report, and write its numbers."""
@@ -142,7 +150,7 @@ class Monitor:
         seconds = time.perf_counter() - self._clock
         rate = (step - self._clock_step) / seconds if seconds > 0 else 0.0
         self._restart_clock(step)
-        used = line.memory()
+        used, reads = line.memory(), line.disk_reads()
         log.info(
             line.format_line(
                 step, self._total_steps, metrics, self._losses, used, rate, self._rows, wait_ms
@@ -157,20 +165,25 @@ class Monitor:
                 "steps_per_second": rate,
                 "samples_per_second": rate * self._rows,
                 "data_wait_ms": wait_ms,
-                "disk_read_mb": (line.disk_reads() - self._disk_reads) / 2**20,
+                "disk_read_mb": (reads - self._disk_reads) / 2**20,
                 "memory_gb": used.used / 2**30,
             },
         )
-        self._disk_reads = line.disk_reads()
+        self._disk_reads = reads
 
-    def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Report the scores of one evaluation; the time it took counts in no rate."""
-        if not self._main:
-            return
-        with self.ledger.spend("monitor"):
-            self._health.evaluated(step, scores)
-            self._log_scores(step, scores)
-        self._restart_clock(step)
+    def scores(self, step: int, scores: dict[str, float]) -> str:
+        """Report the scores of one evaluation; the time it took counts in no rate.
+
+        Returns:
+          Why a callback wants to stop here; "" to go on.
+        """
+        if self._main:
+            with self.ledger.spend("monitor"):
+                self._health.evaluated(step, scores)
+                self._log_scores(step, scores)
+            self._restart_clock(step)
+        reasons = [callback.scores(step, scores) for callback in self._callbacks]
+        return next(filter(None, reasons), "")
 
     def _log_scores(self, step: int, scores: dict[str, float]) -> None:
         # Aggregates are SUITE/METRIC; the log names those, the files hold every data set.
@@ -191,6 +204,11 @@ class Monitor:
             "goodput": round(seconds["step"] / max(sum(seconds.values()), 1e-9), 4),
             "findings": self._findings[-_KEPT:],
         }
+
+    def end(self, outcome: dict[str, Any]) -> None:
+        """Tell the callbacks what training came to."""
+        for callback in self._callbacks:
+            callback.end(outcome)
 
     def plot(self, folder: str | Path) -> Path | None:
         """Draw the loss curve of the whole run into `folder`; None when nothing was logged."""

@@ -62,12 +62,18 @@ def _lines(report: Report) -> list[tuple[str, Text]]:
         f"p50 {_seconds(speed['p50'])}",
         f"p95 {_seconds(speed['p95'])}",
     ]
+    if math.isfinite(speed["tokens"]):
+        facts.insert(2, f"{_count(speed['tokens'])} tokens/s")
+    lines.append(("speed", _join([*facts, f"ETA {line.duration(speed['eta'])}"])))
+    facts = []
     if math.isfinite(speed["flops"]):
         facts.append(f"{_flops(speed['flops'])} a device")
     if math.isfinite(speed["mfu"]):
         facts.append(f"MFU {_percent(speed['mfu'])}")
-    facts.append(f"ETA {line.duration(speed['eta'])}")
-    lines.append(("speed", _join(facts)))
+    if math.isfinite(report.gpu):
+        facts.append(f"GPU busy {_percent(report.gpu)}")
+    if facts:
+        lines.append(("", _join(facts)))
     shares = report.shares
     stepping = shares.get("step", 0.0) + shares.get("input", 0.0)
     waits = shares.get("input", 0.0) / stepping if stepping else 0.0
@@ -76,6 +82,9 @@ def _lines(report: Report) -> list[tuple[str, Text]]:
     if report.mixture:
         drawn = [f"{name} {100 * share:.1f} %" for name, share in report.mixture.items()]
         lines.append(("", _join(["drawn: " + drawn[0], *drawn[1:]])))
+    if report.skipped:
+        left = [f"{name} {n:,} of {of:,}" for name, (n, of) in report.skipped.items()]
+        lines.append(("", _join(["too short to be drawn: " + left[0], *left[1:]])))
     if report.scores:
         lines.append(("score", _scores(report.scores)))
     lines.append(("time", _join([f"{k} {_percent(v)}" for k, v in shares.items() if v >= 5e-4])))
@@ -111,7 +120,8 @@ def bar(share: float, width: int = _BAR) -> str:
 
 
 def _loss(loss: Mapping[str, float]) -> Text:
-    shown = [f"{name} {line.loss(loss[name])}" for name in ("fast", "slow", "best", "spread")]
+    names = ("fast", "slow", "best", "spread")
+    shown = [f"{name} {line.loss(loss[name])}" for name in names if math.isfinite(loss[name])]
     return _join([line.loss(loss["newest"]), *shown])
 
 
@@ -161,6 +171,10 @@ def _percent(share: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{1e3 * value:.1f}ms" if value < 1 else f"{value:.2f}s"
+
+
+def _count(value: float) -> str:
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"
 
 
 def _flops(value: float) -> str:

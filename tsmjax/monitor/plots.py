@@ -56,6 +56,7 @@ class Line:
       values: (n,) finite.
       colour: of the line; None takes the next of the palette.
       faint: whether it is the raw form of another.
+      log: whether its axis is logarithmic; None decides by the values.
     """
 
     label: str
@@ -63,6 +64,7 @@ class Line:
     values: np.ndarray
     colour: str | None = None
     faint: bool = False
+    log: bool | None = None
 
 
 def draw_lines(axes: Axes, title: str, lines: Sequence[Line]) -> None:
@@ -84,12 +86,28 @@ def draw_lines(axes: Axes, title: str, lines: Sequence[Line]) -> None:
             label=line.label,
         )
     values = np.concatenate([line.values for line in lines])
-    # A learning rate that ends near 0 still reads best on a linear axis.
-    if values.min() > 0 and values.max() > 10 * np.quantile(values, 0.1):
-        axes.set_yscale("log")
+    log = next((line.log for line in lines if line.log is not None), None)
+    if log is None:
+        log = values.min() > 0 and values.max() > 10 * np.quantile(values, 0.1)
+    if log:
+        log_axis(axes, values)
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel("step", fontsize=9, color=INK)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def log_axis(axes: Axes, values: np.ndarray, decades: float = 4.0) -> None:
+    """Make the y axis logarithmic, where it can be; shows the upper `decades` at most.
+
+    A rate that rises from 0 or ends at 0 has no place for its ends on such an axis.
+    """
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    high = positive.max()
+    low = max(positive.min(), high * 10**-decades)
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.5, high * 1.5)
 
 
 def fan_chart(panels: Sequence[Panel], path: str | Path, title: str = "") -> Path:
@@ -158,10 +176,8 @@ def loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> Path | None:
         right = axes.twinx()
         right.plot(steps, rate, color=MUTED, linewidth=1.2, linestyle="--", label="learning rate")
         right.set_ylabel("learning rate", color=MUTED)
-        right.set_ylim(bottom=0)
-        right.tick_params(colors=MUTED, labelsize=8, length=0)
-        right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-        right.yaxis.get_offset_text().set(size=8, color=MUTED)
+        log_axis(right, rate)
+        right.tick_params(which="both", colors=MUTED, labelsize=8, length=0)
         right.spines[:].set_visible(False)
         extra, names = right.get_legend_handles_labels()
         handles, labels = handles + extra, labels + names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import math
@@ -11,9 +10,12 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from tsmjax.config import find_object
 from tsmjax.errors import InputError
 
 log = logging.getLogger(__name__)
+
+_FLUSH = 20  # seconds until TensorBoard sees what was written
 
 
 class Writer(Protocol):
@@ -78,14 +80,20 @@ class TensorBoard:
 
     def __init__(self, folder: str | Path, start_step: int = 0):
         from tensorboardX import SummaryWriter
+        from tensorboardX.proto.summary_pb2 import Summary
 
         purge = start_step + 1 if start_step else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge, write_to_disk=True)
+        self._summary = Summary
+        self._writer = SummaryWriter(
+            str(folder), purge_step=purge, flush_secs=_FLUSH, write_to_disk=True
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write one scalar for each value, under its name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        # One event for all of them: events wait for each other in a short queue.
+        value = self._summary.Value
+        scalars = [value(tag=name, simple_value=number) for name, number in values.items()]
+        self._writer.file_writer.add_summary(self._summary(value=scalars), step)
 
     def close(self) -> None:
         """Flush and close the event file."""
@@ -131,14 +139,7 @@ def custom(path: str, run: Path) -> Writer:
     Raises:
       InputError: when there is no such module or class.
     """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)(run)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"The config field log.writers names {path!r}, which cannot be loaded ({error}): "
-            "it must read package.module:Class."
-        ) from error
+    return find_object(path, "log.writers")(run)
 
 
 class Shielded:

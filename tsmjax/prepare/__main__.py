@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -64,12 +66,7 @@ def run(kind: str, arguments: list[str]) -> tuple[Report, Path]:
       InputError: for an unknown kind, a missing source, a destination that is in use, or data that
         the kind refuses.
     """
-    if kind not in kinds():
-        raise InputError(
-            f"There is no kind {kind!r} of raw data{closest(kind, kinds())}; "
-            f"there are {', '.join(kinds())}."
-        )
-    module = _module(kind)
+    module = _module(kind) if kind in kinds() else _own(kind)
     parser = argparse.ArgumentParser(
         prog=f"python -m tsmjax.prepare {kind}",
         description=module.__doc__,
@@ -96,6 +93,21 @@ def _local(source: str, options: argparse.Namespace) -> Path:
         near = [entry.name for entry in path.parent.glob("*")]
         raise InputError(f"There is no file or folder {path}{closest(path.name, near)}.")
     return path
+
+
+def _own(kind: str):
+    """Import a kind that is not part of tsmjax: a module with `add_arguments` and `prepare`."""
+    try:
+        known = re.fullmatch(r"\w+(\.\w+)*", kind) and importlib.util.find_spec(kind)
+    except ModuleNotFoundError:
+        known = None
+    module = importlib.import_module(kind) if known else None
+    if not (hasattr(module, "prepare") and hasattr(module, "add_arguments")):
+        raise InputError(
+            f"There is no kind {kind!r} of raw data{closest(kind, kinds())}; "
+            f"there are {', '.join(kinds())}, and modules of one's own on the Python path."
+        )
+    return module
 
 
 def _module(kind: str):

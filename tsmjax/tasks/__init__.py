@@ -39,6 +39,7 @@ class Batches(Protocol):
 
     rows: int  # rows of one global batch, for throughput
     steps_per_epoch: float | None  # None when the data have no end
+    # Optional: `drawn(first, last)`, rows by source, and `skipped`, name → (series left out, all).
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's slice of the batch of `step`."""
@@ -94,6 +95,10 @@ class Task(abc.ABC):
 
     def flops(self, batch: Batch) -> float | None:
         """Count the FLOPs of one forward pass over a global (or abstract) batch; None = unknown."""
+        return None
+
+    def tokens(self, batch: Batch) -> float | None:
+        """Count the tokens that the model reads of a global batch; None where there are none."""
         return None
 
     def evaluators(self, split: str) -> Sequence[Any]:

@@ -256,6 +256,10 @@ class Task(BaseTask):
         packs, length = batch["tokens"].shape
         return sensorllm.flops(self.config.model, packs, length, encode=True)
 
+    def tokens(self, batch: Batch) -> float:
+        """Count the language model's tokens, padding included."""
+        return float(batch["tokens"].size)
+
     def evaluators(self, split: str) -> Sequence[Any]:
         """Answers of the validation or test part, named like the data set."""
         if split == "test" and not len(self.data.rows(split)):

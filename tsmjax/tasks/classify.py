@@ -190,6 +190,10 @@ class Task(BaseTask):
         rows, length = batch["tokens"].shape
         return sensorllm.flops(self.config.model, rows, length, encode="features" not in batch)
 
+    def tokens(self, batch: Batch) -> float:
+        """Count the language model's tokens, padding included."""
+        return float(batch["tokens"].size)
+
     def evaluators(self, split: str) -> Sequence[Any]:
         """All windows of the validation or test part, named like the data set."""
         if self.config.evals.suites:

@@ -177,6 +177,12 @@ class Task(BaseTask):
         packs, slots, context = batch["context"].shape
         return self.family.flops(self.config.model, packs * slots, context, self.horizon)
 
+    def tokens(self, batch: Batch) -> float:
+        """Count the patches of context and horizon, empty slots included."""
+        packs, slots, context = batch["context"].shape
+        context_patches = -(-context // self.config.model.patch_size)
+        return float(packs * slots * (context_patches + self.output_patches))
+
     def evaluators(self, split: str) -> Sequence[Any]:
         """One evaluator for each suite of the config, and the loss on `data.validation`."""
         model, data, evals = self.config.model, self.config.data, self.config.evals

@@ -146,6 +146,11 @@ class Task(BaseTask):
         windows, channels, _ = batch["context"].shape
         return self.family.flops(self.config.model, windows * channels)
 
+    def tokens(self, batch: Batch) -> float:
+        """Count the patches of all channels."""
+        windows, channels, _ = batch["context"].shape
+        return float(windows * channels * self.config.model.num_patches)
+
     def evaluators(self, split: str) -> Sequence[Any]:
         """Rolling windows of the validation or test part, named like the data set."""
         data, model, evals = self.config.data, self.config.model, self.config.evals
