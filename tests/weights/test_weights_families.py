@@ -119,7 +119,7 @@ def content(folder):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_out_and_in_is_the_identity(family):
-    @settings(max_examples=4, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=3, deadline=None, derandomize=True, database=None)
     @given(
         values=FAMILIES[family],
         scan_layers=st.booleans(),
