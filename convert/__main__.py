@@ -6,11 +6,10 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from etils import epath
 
-from convert import torch_checkpoint
+from convert import llama2c, torch_checkpoint
 from tsmjax import checkpoint, weights
 from tsmjax.config import build, find_module
 from tsmjax.errors import InputError
@@ -22,12 +21,15 @@ examples:
   python -m convert import chronos2 my-lora-adapter/ merged/ --base amazon/chronos-2
   python -m convert export chronos2 experiments/chronos2/base/best_run@best hf/my-chronos2
   python -m convert export chronos2 runs/lora my-lora-adapter/ --adapter --base amazon/chronos-2
+  python -m convert export llama runs/sensorllm hf/llama       the Llama inside a SensorLLM
   python -m convert verify chronos2 hf/my-chronos2
+  python -m convert verify chronos_t5 random:large             random weights of the reference
   python -m convert import last best_model.pth weights/last_e_v3
 
 SOURCE is a run folder (with @best, @final, @latest or @STEP behind it), a Hugging Face folder with
-config.json and safetensors, a PEFT LoRA adapter folder, a hub id, or, for family last, a PyTorch
-checkpoint file (.pth). TARGET is a new folder.
+config.json and safetensors or PyTorch's .bin files, a PEFT LoRA adapter folder, or a hub id
+(OWNER/NAME, OWNER/NAME@REVISION); for family last also a PyTorch checkpoint file (.pth), for llama
+also a model of llama2c (.bin), for verify also random:PRESET. TARGET is a new folder.
 """
 
 
@@ -65,32 +67,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             base = export_adapter(options.source, options.family, options.target, options.base)
             print(f"{options.target}: LoRA adapter of {base} from {options.source}")
             return 0
-        found = load(options.source, options.family, options.base)
         if options.action == "verify":
             from convert import verify
 
-            return verify.run(found)
-        if options.action == "import":
-            import_weights(found, options.target)
-        else:
-            values = found.config_values
-            weights.write(
-                options.target, found.family, values, found.params, found.artefacts, found.stats
-            )
+            if options.source.startswith(verify.RANDOM):
+                preset = options.source.removeprefix(verify.RANDOM)
+                return verify.run(verify.random(options.family, preset))
+            return verify.run(load(options.source, options.family, options.base))
+        move = import_weights if options.action == "import" else export
+        source = move(options.source, options.family, options.target, options.base)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.target}: {found.family} from {found.source}")
+    print(f"{options.target}: {options.family} from {source}")
     return 0
 
 
 def load(source: str, family: str, base: str | None = None) -> weights.Imported:
-    """Read model weights from any kind of checkpoint.
+    """Read model weights from any kind of checkpoint, in the types that it has.
 
     Args:
       source: run folder with an optional selector, Hugging Face folder, adapter folder, hub id, or
-        PyTorch checkpoint file.
-      family: the expected family.
+        model file.
+      family: the expected family; a part of the model that is stored will do.
       base: base model of an adapter.
 
     Raises:
@@ -98,13 +97,38 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     """
     if source.endswith(torch_checkpoint.SUFFIXES):
         return torch_checkpoint.read(source, family)
-    run = epath.Path(source.rpartition("@")[0] or source)
-    if not (run / "checkpoints").exists():
-        return weights.read(source, family, base=base)
-    found = checkpoint.load_weights(source)
-    values = _model(found, family)
+    if family == "llama" and source.endswith(llama2c.SUFFIX):
+        return llama2c.read(source)
+    if _is_run(source):
+        run = checkpoint.load_weights(source)
+        values = dict(run.config["model"])
+        stored = values.pop("family")
+        found = weights.Imported(stored, values, run.params, run.source, run.artefacts, run.stats)
+        return _of_family(found, family)
+    with torch_checkpoint.as_safetensors(source) as (folder, pickles):
+        stored = family if base is not None else weights.describe(folder)[0]
+        whole = stored if family in weights.parts(stored) else family
+        found = weights.read(folder, whole, base=base, dtype=None)
+    if pickles:
+        found = dataclasses.replace(found, source=f"{source} (sha256 {pickles})")
+    return _of_family(found, family)
+
+
+def _is_run(source: str) -> bool:
+    return (epath.Path(source.rpartition("@")[0] or source) / "checkpoints").exists()
+
+
+def _of_family(found: weights.Imported, family: str) -> weights.Imported:
+    """Return `found`, or the part of it that is of `family`."""
+    if found.family == family:
+        return found
+    child = weights.parts(found.family).get(family)
+    if child is None:
+        raise InputError(
+            f"{found.source} holds a {found.family} model, but {family} was asked for."
+        )
     return weights.Imported(
-        family, values, found.params, found.source, found.artefacts, found.stats
+        family, found.config_values[child], found.params[child], f"{child} of {found.source}"
     )
 
 
@@ -121,7 +145,10 @@ def export_adapter(source: str, family: str, target: str, base: str | None = Non
       InputError: when the run has no adapter, or started from something that PEFT cannot load.
     """
     found = checkpoint.load_weights(source, merge=False)
-    values, adapters = _model(found, family), found.config.get("optim", {}).get("lora", {})
+    values = dict(found.config["model"])
+    if (stored := values.pop("family")) != family:
+        raise InputError(f"{found.source} holds a {stored} model, but {family} was asked for.")
+    adapters = found.config.get("optim", {}).get("lora", {})
     if not adapters.get("rank"):
         raise InputError(f"{source} was not trained with LoRA: export it without --adapter.")
     base = base or found.config["checkpoint"]["init_from"]
@@ -137,20 +164,34 @@ def export_adapter(source: str, family: str, target: str, base: str | None = Non
     return base
 
 
-def _model(found: checkpoint.Weights, family: str) -> dict[str, Any]:
-    """Values of the model's `Config`, which must be of `family`."""
-    values = dict(found.config["model"])
-    if (stored := values.pop("family")) != family:
-        raise InputError(f"{found.source} holds a {stored} model, but {family} was asked for.")
-    return values
+def export(source: str, family: str, target: str, base: str | None = None) -> str:
+    """Write weights as a Hugging Face folder, and return where they came from.
 
-
-def import_weights(found: weights.Imported, target: str) -> None:
-    """Write weights as a run folder that every command accepts as a checkpoint.
+    What is a folder already travels tensor by tensor.
 
     Raises:
-      InputError: when `target` exists and is not empty.
+      InputError: see `load`; or when `target` exists and is not empty.
     """
+    folder = not (_is_run(source) or source.endswith((*torch_checkpoint.SUFFIXES, llama2c.SUFFIX)))
+    if folder:
+        with torch_checkpoint.as_safetensors(source) as (place, pickles):
+            stored = family if base is not None else weights.describe(place)[0]
+            if family not in weights.parts(stored):
+                _, told = weights.rewrite(place, target, family, base)
+                return f"{source} (sha256 {pickles})" if pickles else told
+    found = load(source, family, base)
+    values = found.config_values
+    weights.write(target, family, values, found.params, found.artefacts, found.stats)
+    return found.source
+
+
+def import_weights(source: str, family: str, target: str, base: str | None = None) -> str:
+    """Write weights as a run folder that every command takes, and return where they came from.
+
+    Raises:
+      InputError: see `load`; or when `target` exists and is not empty.
+    """
+    found = load(source, family, base)
     config = build(find_module("models", found.family).Config, found.config_values, "model")
     task = weights.task(found.family)
     checkpoint.save_weights(
@@ -164,6 +205,7 @@ def import_weights(found: weights.Imported, target: str) -> None:
         },
         artefacts={**found.artefacts, "source": found.source},
     )
+    return found.source
 
 
 if __name__ == "__main__":

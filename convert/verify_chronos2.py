@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 from chronos.chronos2.model import Chronos2Model
 
-from convert.verify import Row, max_error
+from convert import verify as shared
+from convert.reference import gradients as gradients_of
+from convert.reference import load, record
+from convert.verify import Row, Trace
 from tsmjax import weights
 from tsmjax.config import resolve
 from tsmjax.models import chronos2
 from tsmjax.nn.functional import abstract, merge
 from tsmjax.tasks import Modules
-
-PREDICTION_TOLERANCE = 1e-4  # in normalised space; relative where everything is below 1
-STATE_TOLERANCE = 1e-4  # relative to the largest hidden state
-LOSS_TOLERANCE = 1e-5  # relative
-GRADIENT_TOLERANCE = (1e-4, 1e-6)  # relative to the tensor's norm and to the whole gradient's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +41,9 @@ class Case:
     packs: int | None = None
 
 
-@dataclasses.dataclass
-class Trace:
-    """What a forward and backward pass computed; everything in the reference's layout and names.
-
-    Attributes:
-      states: stage → hidden states (B, T, D).
-      predictions: (B, Q, H) in normalised space.
-      loss: the training loss.
-      gradients: tensor name → gradient.
-    """
-
-    states: dict[str, np.ndarray]
-    predictions: np.ndarray
-    loss: float
-    gradients: dict[str, np.ndarray]
+def reference_class(hf: dict[str, Any]) -> type:
+    """Return the class of the reference for a config.json."""
+    return Chronos2Model
 
 
 def verify(folder: Path) -> list[Row]:
@@ -109,42 +95,10 @@ def compare(folder: Path, case: Case, gradients: bool = True) -> list[Row]:
     """
     theirs = reference(folder, case, "sdpa", gradients)
     eager = reference(folder, case, "eager", gradients)
-    mine = ours(folder, case, gradients)
-    seen = mine.states.pop("observed")
-
-    def row(name: str, error, floor: float, detail: bool = False) -> Row:
-        return Row(name, error(mine), max(floor, 3 * error(eager)), detail)
-
-    rows = []
-    for stage, expected in theirs.states.items():
-        size = float(np.abs(expected[seen]).max())
-        rows.append(
-            row(
-                stage,
-                lambda x, s=stage, e=expected: max_error(x.states[s][seen], e[seen]),
-                STATE_TOLERANCE * size,
-            )
-        )
-    rows.append(
-        row(
-            "predictions",
-            lambda x: max_error(x.predictions, theirs.predictions),
-            PREDICTION_TOLERANCE * min(1.0, float(np.abs(theirs.predictions).max())),
-        )
-    )
-    rows.append(row("loss", lambda x: abs(x.loss - theirs.loss), LOSS_TOLERANCE * abs(theirs.loss)))
-    whole = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in theirs.gradients.values()))
-    relative, absolute = GRADIENT_TOLERANCE
-    rows += [
-        row(
-            f"gradient {name}",
-            lambda x, n=name, g=expected: float(np.linalg.norm(x.gradients[n] - g)),
-            float(relative * np.linalg.norm(expected) + absolute * whole),
-            detail=True,
-        )
-        for name, expected in theirs.gradients.items()
-    ]
-    return rows
+    mine, seen = ours(folder, case, gradients)
+    for trace in (mine, theirs, eager):
+        trace.states = {stage: h[seen] for stage, h in trace.states.items()}
+    return shared.compare(mine, theirs, again=eager)
 
 
 def reference(folder: Path, case: Case, attention: str, gradients: bool) -> Trace:
@@ -156,19 +110,10 @@ def reference(folder: Path, case: Case, attention: str, gradients: bool) -> Trac
       attention: its attention kernel, "sdpa" or "eager".
       gradients: run the backward pass too.
     """
-    model = Chronos2Model.from_pretrained(folder, attn_implementation=attention).eval().float()
-    states, heads = {}, []
-
-    def keep(name: str):
-        def hook(module, arguments, output):
-            states[name] = (output if torch.is_tensor(output) else output[0]).detach().numpy()
-
-        return hook
-
-    for index, block in enumerate(model.encoder.block):
-        block.register_forward_hook(keep(f"block {index}"))
-    model.encoder.final_layer_norm.register_forward_hook(keep("final norm"))
-    model.output_patch_embedding.register_forward_hook(lambda m, a, y: heads.append(y.detach()))
+    model, lost = load(Chronos2Model, folder, attn_implementation=attention)
+    blocks = {f"block {index}": block for index, block in enumerate(model.encoder.block)}
+    states = record({**blocks, "final norm": model.encoder.final_layer_norm})
+    heads = record({"head": model.output_patch_embedding})
     size = model.chronos_config.output_patch_size
     patches = -(-case.target.shape[1] // size)
     with torch.set_grad_enabled(gradients):
@@ -181,29 +126,24 @@ def reference(folder: Path, case: Case, attention: str, gradients: bool) -> Trac
         )
         if gradients:
             output.loss.backward()
-    head = heads[0].reshape(len(case.context), patches, -1, size).numpy()
-    return Trace(
-        states=states,
-        predictions=head.swapaxes(1, 2).reshape(len(case.context), -1, patches * size),
-        loss=float(output.loss.detach()),
-        gradients={
-            name: parameter.grad.numpy()
-            for name, parameter in model.named_parameters()
-            if parameter.grad is not None
-        },
-    )
+    head = heads["head"].reshape(len(case.context), patches, -1, size)
+    predictions = head.swapaxes(1, 2).reshape(len(case.context), -1, patches * size)
+    found = gradients_of(model) if gradients else {}
+    return Trace(states, {"predictions": predictions}, found, float(output.loss.detach()), lost)
 
 
-def ours(folder: Path, case: Case, gradients: bool) -> Trace:
-    """Run our model and the loss of our training task on the same batch; see `reference`."""
+def ours(folder: Path, case: Case, gradients: bool) -> tuple[Trace, np.ndarray]:
+    """Run our model and the loss of our training task on the same batch; see `reference`.
+
+    Returns:
+      The trace, and which tokens (B, T) hold observed values.
+    """
     found = weights.read(folder, "chronos2")
     patches = -(-case.target.shape[1] // found.config_values["output_patch_size"])
     model_values = {**found.config_values, "family": "chronos2", "max_output_patches": patches}
     config = resolve({"model": model_values, "task": {"kind": weights.task("chronos2")}})
     task = config.build_task()
     graph, _, _ = abstract(lambda rngs: chronos2.Model(config.model, rngs=rngs))
-    unrolled = dataclasses.replace(config.model, scan_layers=False)
-    unrolled_graph, layout, _ = abstract(lambda rngs: chronos2.Model(unrolled, rngs=rngs))
 
     rows = pack(case.group_ids, case.packs)
     missing = patches * config.model.patch_size - case.target.shape[1]
@@ -232,24 +172,18 @@ def ours(folder: Path, case: Case, gradients: bool) -> Trace:
     else:
         (value, predictions), named = jax.jit(loss)(found.params), {}
 
-    states = {}
-    run_block = chronos2.Block.__call__
-
-    def recording(block, *arguments):
-        h = run_block(block, *arguments)
-        states[f"block {len(states)}"] = gather(h, rows)
-        return h
-
-    model = merge(unrolled_graph, weights.relayout(found.params, layout), {})
-    with mock.patch.object(chronos2.Block, "__call__", recording):
+    blocks = []
+    model = shared.unrolled(chronos2, config.model, found.params)
+    with shared.recording(chronos2.Block, blocks.append):
         inputs = (batch[name] for name in ("context", "future", "group"))
         final, _ = model.encode(*inputs, output_patches=patches)
-    states["final norm"] = gather(final, rows)
+    stages = {**{f"block {index}": h for index, h in enumerate(blocks)}, "final norm": final}
+    states = {stage: gather(h, rows) for stage, h in stages.items()}
     _, observed, _ = model.embed_tokens(
         batch["context"], batch["future"], None, output_patches=patches
     )
-    states["observed"] = gather(observed, rows)
-    return Trace(states, gather(predictions, rows), float(value), named)
+    outputs = {"predictions": gather(predictions, rows)}
+    return Trace(states, outputs, named, float(value)), gather(observed, rows)
 
 
 def pack(group_ids: np.ndarray, packs: int | None = None) -> np.ndarray:

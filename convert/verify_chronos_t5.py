@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 from transformers import T5EncoderModel
 
-from convert.verify import Row, gradient_rows, max_error, state_rows
+from convert.reference import gradients, load, record
+from convert.verify import Row, Trace, compare, max_error, recording, unrolled
 from tsmjax import weights
 from tsmjax.config import build
 from tsmjax.models import chronos_t5
 from tsmjax.nn.functional import abstract, merge
 
-STATE_TOLERANCE = 1e-4  # relative to the largest hidden state
 TOKEN_TOLERANCE = 1e-3  # share of tokens in a neighbouring bin: Chronos scales in float32
 
 
-@dataclasses.dataclass
-class Trace:
-    """What a forward and backward pass computed; everything in the reference's layout and names.
-
-    Attributes:
-      states: stage → hidden states (tokens, D) of observed values.
-      gradients: tensor name → gradient of a weighted sum of the final states.
-    """
-
-    states: dict[str, np.ndarray]
-    gradients: dict[str, np.ndarray]
+def reference_class(hf: dict[str, Any]) -> type:
+    """Return the class of the reference for a config.json."""
+    return T5EncoderModel
 
 
 def verify(folder: Path) -> list[Row]:
@@ -43,15 +34,11 @@ def verify(folder: Path) -> list[Row]:
     """
     values = weights.read(folder, "chronos_t5").config_values
     config = build(chronos_t5.Config, values, "model")
-    series = example(min(config.tokenizer.context_length, 200))
+    series = example(min(config.tokenizer.context_length, 150))
     tokens = chronos_t5.tokenize(config.tokenizer, series)
     theirs = reference(folder, tokens.ids, tokens.mask)
     mine = ours(folder, tokens.ids, tokens.mask)
-    return [
-        *token_rows(folder, series, tokens),
-        *state_rows(mine.states, theirs.states, STATE_TOLERANCE),
-        *gradient_rows(mine.gradients, theirs.gradients),
-    ]
+    return [*token_rows(folder, series, tokens), *compare(mine, theirs)]
 
 
 def example(length: int, rows: int = 4, seed: int = 0) -> np.ndarray:
@@ -88,51 +75,38 @@ def token_rows(folder: Path, series: np.ndarray, tokens: chronos_t5.Tokens) -> l
 
 
 def reference(folder: Path, ids: np.ndarray, mask: np.ndarray) -> Trace:
-    """Run the encoder of transformers in evaluation mode."""
-    model = T5EncoderModel.from_pretrained(folder).eval().float()
-    states = {}
+    """Run the encoder of transformers in evaluation mode.
 
-    def keep(name: str):
-        def hook(module, arguments, output):
-            h = output if torch.is_tensor(output) else output[0]
-            states[name] = h.detach().numpy()[mask]
-
-        return hook
-
-    for index, block in enumerate(model.encoder.block):
-        block.register_forward_hook(keep(f"block {index}"))
-    model.encoder.final_layer_norm.register_forward_hook(keep("final norm"))
+    States are those of observed values; gradients those of a weighted sum of the final states.
+    """
+    model, lost = load(T5EncoderModel, folder)
+    blocks = {f"block {index}": block for index, block in enumerate(model.encoder.block)}
+    stages = {**blocks, "final norm": model.encoder.final_layer_norm}
+    states = record(stages, lambda h: h[mask])
     h = model(
         torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask.astype(np.int64))
     ).last_hidden_state
     (h * torch.from_numpy(_weights(h.shape, mask))).sum().backward()
-    return Trace(states, {name: p.grad.numpy() for name, p in model.named_parameters()})
+    return Trace(states, {}, gradients(model), lost=lost)
 
 
 def ours(folder: Path, ids: np.ndarray, mask: np.ndarray) -> Trace:
     """Run our encoder on the same tokens; see `reference`."""
-    found = weights.read(folder, "chronos_t5", model_overrides={"scan_layers": False})
+    found = weights.read(folder, "chronos_t5")
     config = build(chronos_t5.Config, found.config_values, "model")
     graph, _, _ = abstract(lambda rngs: chronos_t5.Model(config, rngs=rngs))
-    run_block = chronos_t5.Block.__call__
 
     def total(params):
-        states = {}
+        h = merge(graph, params, {})(ids, mask)
+        return (h * _weights(h.shape, mask)).sum()
 
-        def recording(block, *arguments):
-            h = run_block(block, *arguments)
-            states[f"block {len(states)}"] = h
-            return h
-
-        with mock.patch.object(chronos_t5.Block, "__call__", recording):
-            h = states["final norm"] = merge(graph, params, {})(ids, mask)
-        return (h * _weights(h.shape, mask)).sum(), states
-
-    tree, states = jax.jit(jax.grad(total, has_aux=True))(found.params)
-    return Trace(
-        states={name: np.asarray(h)[mask] for name, h in states.items()},
-        gradients=weights.tensors("chronos_t5", found.config_values, tree),
-    )
+    tree = jax.jit(jax.grad(total))(found.params)
+    model, blocks = unrolled(chronos_t5, config, found.params), []
+    with recording(chronos_t5.Block, blocks.append):
+        final = model(ids, mask)
+    stages = {**{f"block {index}": h for index, h in enumerate(blocks)}, "final norm": final}
+    states = {stage: np.asarray(h)[mask] for stage, h in stages.items()}
+    return Trace(states, {}, weights.tensors("chronos_t5", found.config_values, tree))
 
 
 def _weights(shape: tuple[int, ...], mask: np.ndarray) -> np.ndarray:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 from transformers import LlamaForCausalLM
 
-from convert.verify import Row, gradient_rows, max_error, state_rows
+from convert import verify as shared
+from convert.reference import gradients as gradients_of
+from convert.reference import load, record
+from convert.verify import Row, Trace
 from tsmjax import weights
 from tsmjax.config import build
 from tsmjax.models import llama
 from tsmjax.nn.functional import abstract, merge
 from tsmjax.nn.losses import cross_entropy
-
-STATE_TOLERANCE = 1e-4  # relative to the largest hidden state
-LOGIT_TOLERANCE = 1e-4  # relative to the largest logit
-LOSS_TOLERANCE = 1e-5  # relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +47,9 @@ class Case:
         return following
 
 
-@dataclasses.dataclass
-class Trace:
-    """What a forward and backward pass computed; everything in the reference's layout and names.
-
-    Attributes:
-      states: stage → hidden states (tokens, D) of what is no padding.
-      logits: (tokens, V), the same.
-      loss: mean cross-entropy of the next tokens.
-      gradients: tensor name → gradient.
-    """
-
-    states: dict[str, np.ndarray]
-    logits: np.ndarray
-    loss: float
-    gradients: dict[str, np.ndarray]
+def reference_class(hf: dict[str, Any]) -> type:
+    """Return the class of the reference for a config.json."""
+    return LlamaForCausalLM
 
 
 def verify(folder: Path) -> list[Row]:
@@ -85,32 +72,18 @@ def example(vocabulary: int, length: int, rows: int = 3, seed: int = 0) -> Case:
 
 def compare(folder: Path, case: Case) -> list[Row]:
     """Run both implementations on `case` and compare what they compute."""
-    theirs, mine = reference(folder, case), ours(folder, case)
-    logit = float(np.abs(theirs.logits).max())
-    return [
-        *state_rows(mine.states, theirs.states, STATE_TOLERANCE),
-        Row("logits", max_error(mine.logits, theirs.logits), LOGIT_TOLERANCE * logit),
-        Row("loss", abs(mine.loss - theirs.loss), LOSS_TOLERANCE * abs(theirs.loss)),
-        *gradient_rows(mine.gradients, theirs.gradients),
-    ]
+    return shared.compare(ours(folder, case), reference(folder, case))
 
 
 def reference(folder: Path, case: Case) -> Trace:
-    """Run the model of transformers in evaluation mode."""
-    model = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval().float()
-    states = {}
-
-    def keep(name: str):
-        def hook(module, arguments, output):
-            h = output if torch.is_tensor(output) else output[0]
-            states[name] = h.detach().numpy()[case.real]
-
-        return hook
-
-    model.model.embed_tokens.register_forward_hook(keep("embedding"))
-    for index, layer in enumerate(model.model.layers):
-        layer.register_forward_hook(keep(f"block {index}"))
-    model.model.norm.register_forward_hook(keep("final norm"))
+    """Run the model of transformers in evaluation mode; states are those of real tokens."""
+    model, lost = load(LlamaForCausalLM, folder, attn_implementation="eager")
+    stages = {
+        "embedding": model.model.embed_tokens,
+        **{f"block {index}": layer for index, layer in enumerate(model.model.layers)},
+        "final norm": model.model.norm,
+    }
+    states = record(stages, lambda h: h[case.real])
     output = model(
         torch.from_numpy(case.tokens), attention_mask=torch.from_numpy(case.real.astype(np.int64))
     )
@@ -118,37 +91,29 @@ def reference(folder: Path, case: Case) -> Trace:
         output.logits.flatten(0, 1), torch.from_numpy(case.labels).flatten(), ignore_index=-1
     )
     loss.backward()
-    return Trace(
-        states=states,
-        logits=output.logits.detach().numpy()[case.real],
-        loss=float(loss.detach()),
-        gradients={name: p.grad.numpy() for name, p in model.named_parameters()},
-    )
+    logits = output.logits.detach().numpy()[case.real]
+    return Trace(states, {"logits": logits}, gradients_of(model), float(loss.detach()), lost)
 
 
 def ours(folder: Path, case: Case) -> Trace:
     """Run our model on the same batch; see `reference`."""
-    found = weights.read(folder, "llama", model_overrides={"scan_layers": False})
+    found = weights.read(folder, "llama")
     config = build(llama.Config, found.config_values, "model")
     graph, _, _ = abstract(lambda rngs: llama.Model(config, rngs=rngs))
-    run_block = llama.Block.__call__
 
     def loss(params):
         model = merge(graph, params, {})
-        x = model.embed(case.tokens)
-        states = {"embedding": x}
-
-        def recording(block, *arguments):
-            h, past = run_block(block, *arguments)
-            states[f"block {len(states) - 1}"] = h
-            return h, past
-
-        with mock.patch.object(llama.Block, "__call__", recording):
-            states["final norm"] = model.hidden(x)
-        logits = model.logits(states["final norm"])
+        logits = model.logits(model.hidden(model.embed(case.tokens)))
         losses = cross_entropy(logits, case.labels)
-        return losses.sum() / (case.labels >= 0).sum(), (logits, states)
+        return losses.sum() / (case.labels >= 0).sum(), logits
 
-    (value, seen), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
-    logits, states = jax.tree.map(lambda x: np.asarray(x)[case.real], seen)
-    return Trace(states, logits, float(value), weights.tensors("llama", found.config_values, tree))
+    (value, logits), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
+    model, blocks = shared.unrolled(llama, config, found.params), []
+    embedded = model.embed(case.tokens)
+    with shared.recording(llama.Block, lambda output: blocks.append(output[0])):
+        final = model.hidden(embedded)
+    named = {f"block {index}": h for index, h in enumerate(blocks)}
+    stages = {"embedding": embedded, **named, "final norm": final}
+    states = {stage: np.asarray(h)[case.real] for stage, h in stages.items()}
+    gradients = weights.tensors("llama", found.config_values, tree)
+    return Trace(states, {"logits": np.asarray(logits)[case.real]}, gradients, float(value))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,10 @@ from tsfm_public.models.tinytimemixer.modeling_tinytimemixer import (
     TinyTimeMixerPositionalEncoding,
 )
 
-from convert.verify import Row, gradient_rows, max_error
+from convert import verify as shared
+from convert.reference import gradients as gradients_of
+from convert.reference import load, record
+from convert.verify import Row, Trace
 from tsmjax import weights
 from tsmjax.config import resolve
 from tsmjax.models.ttm import Compat, Config
@@ -30,9 +33,7 @@ from tsmjax.nn.functional import abstract, merge
 from tsmjax.tasks import Modules
 from tsmjax.tasks.multivariate import Task
 
-FORECAST_TOLERANCE = 1e-5  # relative to the largest forecast, or absolute where that is below 1
-STATE_TOLERANCE = 1e-5  # the same
-LOSS_TOLERANCE = 1e-5  # relative
+TOLERANCE = 1e-5  # relative to the largest state or forecast, or absolute where that is below 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +53,11 @@ class Case:
     frequency: np.ndarray | None = None
 
 
-@dataclasses.dataclass
-class Trace:
-    """What a forward and backward pass computed; everything in the reference's layout and names.
-
-    Attributes:
-      states: hidden states (B, C, N, D) behind each layer, in the order of computation.
-      forecast: (B, Cp, Q, F) in the units of the data.
-      loss: the training loss.
-      gradients: tensor name → gradient.
-    """
-
-    states: list[np.ndarray]
-    forecast: np.ndarray
-    loss: float
-    gradients: dict[str, np.ndarray]
+def reference_class(hf: dict[str, Any]) -> type:
+    """Return the class of the reference for a config.json."""
+    return (
+        TinyTimeMixerForDecomposedPrediction if hf.get("decompose") else TinyTimeMixerForPrediction
+    )
 
 
 def verify(folder: Path) -> list[Row]:
@@ -122,47 +113,30 @@ def compare(folder: Path, case: Case, gradients: bool = True) -> list[Row]:
       case: the batch.
       gradients: compare the gradients too.
     """
-    names, theirs = reference(folder, case, gradients)
+    theirs = reference(folder, case, gradients)
     mine = ours(folder, case, gradients)
-    rows = [
-        Row(name, max_error(found, expected), STATE_TOLERANCE * _size(expected))
-        for name, found, expected in zip(names, mine.states, theirs.states, strict=True)
-    ]
-    rows.append(
-        Row(
-            "forecast",
-            max_error(mine.forecast, theirs.forecast),
-            FORECAST_TOLERANCE * _size(theirs.forecast),
-        )
-    )
-    error = abs(mine.loss - theirs.loss)
-    rows.append(Row("loss", error, LOSS_TOLERANCE * abs(theirs.loss)))
-    return rows + gradient_rows(mine.gradients, theirs.gradients)
+    if len(mine.states) != len(theirs.states):
+        raise AssertionError(f"{len(mine.states)} layers of ours, {len(theirs.states)} of theirs")
+    mine.states = dict(zip(theirs.states, mine.states.values(), strict=True))
+    return shared.compare(mine, theirs, TOLERANCE, at_least=1.0)
 
 
-def reference(folder: Path, case: Case, gradients: bool) -> tuple[list[str], Trace]:
-    """Run granite-tsfm's model in evaluation mode; returns the layers' names and the trace."""
-    apart = json.loads((folder / "config.json").read_text()).get("decompose", False)
-    kind = TinyTimeMixerForDecomposedPrediction if apart else TinyTimeMixerForPrediction
-    model = kind.from_pretrained(folder).eval().float()
+def reference(folder: Path, case: Case, gradients: bool) -> Trace:
+    """Run granite-tsfm's model in evaluation mode."""
+    kind = reference_class(json.loads((folder / "config.json").read_text()))
+    model, lost = load(kind, folder)
     for module in model.modules():
         # The table of sines is fixed, which transformers 5 forgets when it loads the weights.
         fixed = isinstance(module, TinyTimeMixerPositionalEncoding)
         if fixed and model.config.positional_encoding_type == "sincos":
             module.position_enc.requires_grad_(False)
-    names, states = [], []
-
-    def keep(name: str):
-        def hook(module, arguments, output):
-            names.append(name)
-            states.append(output.detach().numpy())
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, TinyTimeMixerLayer):
-            short = name.replace(".encoder.mlp_mixer_encoder", "").replace("mixer_layers", "layers")
-            module.register_forward_hook(keep(short))
+    states = record(
+        {
+            name.replace(".encoder.mlp_mixer_encoder", "").replace("mixer_layers", "layers"): module
+            for name, module in model.named_modules()
+            if isinstance(module, TinyTimeMixerLayer)
+        }
+    )
 
     def observed(x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         seen = np.isfinite(x)
@@ -184,12 +158,8 @@ def reference(folder: Path, case: Case, gradients: bool) -> tuple[list[str], Tra
         forecast = output.prediction_outputs.detach().permute(0, 2, 1)[:, :, None]
     else:
         forecast = output.quantile_outputs.detach().permute(0, 3, 1, 2)
-    found = {
-        name: parameter.grad.numpy()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
-    return names, Trace(states, forecast.numpy(), float(output.loss.detach()), found)
+    found = gradients_of(model) if gradients else {}
+    return Trace(states, {"forecast": forecast.numpy()}, found, float(output.loss.detach()), lost)
 
 
 def ours(folder: Path, case: Case, gradients: bool) -> Trace:
@@ -207,19 +177,11 @@ def ours(folder: Path, case: Case, gradients: bool) -> Trace:
         batch["frequency"] = case.frequency
     counts = task.weights(batch)
 
-    run = Layer.__call__
-
     def loss(params):
         model, states = merge(graph, params, {}), []
         sums = task.terms(Modules(model), batch, None, False)
         total = sum(task.coefficients[name] * sums[name] / counts[name] for name in sums)
-
-        def recording(layer, x, key):
-            x = run(layer, x, key)
-            states.append(jnp.moveaxis(x, 0, 2))
-            return x
-
-        with mock.patch.object(Layer, "__call__", recording):
+        with shared.recording(Layer, lambda x: states.append(jnp.moveaxis(x, 0, 2))):
             forecast = task.predict(model, batch)
         return total, (forecast, states)
 
@@ -228,9 +190,6 @@ def ours(folder: Path, case: Case, gradients: bool) -> Trace:
         named = weights.tensors("ttm", found.config_values, tree)
     else:
         (value, seen), named = jax.jit(loss)(found.params), {}
-    forecast, states = jax.tree.map(np.asarray, seen)
-    return Trace(states, forecast, float(value), named)
-
-
-def _size(x: np.ndarray) -> float:
-    return max(1.0, float(np.abs(x).max()))
+    forecast, layers = jax.tree.map(np.asarray, seen)
+    states = {f"layer {index}": h for index, h in enumerate(layers)}
+    return Trace(states, {"forecast": forecast}, named, float(value))

@@ -32,7 +32,7 @@ def load(path: str, default: str = "best") -> Weights:
     folder = epath.Path(path.rsplit("@", 1)[0])
     if (folder / "checkpoints").exists():
         return checkpoint.load_weights(path, default)
-    found = weights.read(path)
+    found = weights.read(path, dtype=None)
     values = {
         "model": {"family": found.family, **found.config_values},
         "task": {"kind": weights.task(found.family)},

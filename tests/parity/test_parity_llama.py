@@ -1,8 +1,5 @@
 """Our Llama and Chronos-T5 encoder against transformers, on the same weights and batches."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +10,11 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5EncoderModel
 
-from convert import verify_chronos_t5, verify_llama
+from convert import llama2c, verify, verify_chronos_t5, verify_llama
 from convert.__main__ import main
-from tsmjax import weights
 from tsmjax.config import build
 from tsmjax.models import llama
 from tsmjax.nn.functional import abstract, merge
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "weights"))
-import llama2c
 
 SIZE = {
     **{"vocab_size": 300, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3},
@@ -93,11 +86,12 @@ def test_chronos_t5_agrees_in_every_block_and_gradient(activation, tmp_path):
 
 def test_a_trained_llama_agrees_and_tells_a_story(test_data, tmp_path):
     source = test_data / "weights/stories260K"
-    folder = llama2c.write(source / "stories260K.bin", tmp_path / "m")
-    rows = verify_llama.verify(folder)
+    found = llama2c.read(source / "stories260K.bin")
+    rows = verify.rows(found)
     assert_agree(rows)
     assert len(gradients(rows)) == 47
-    found = weights.read(folder)
+    folder = tmp_path / "m"
+    assert main(["export", "llama", str(source / "stories260K.bin"), str(folder)]) == 0
     config = build(llama.Config, found.config_values, "model")
     graph, _, _ = abstract(lambda rngs: llama.Model(config, rngs=rngs))
 

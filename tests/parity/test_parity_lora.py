@@ -1,16 +1,19 @@
 """Low-rank adapters beside PEFT: the same losses from the same start, and adapters that travel."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 import torch
 from chronos import Chronos2Pipeline
 from chronos.chronos2.model import Chronos2Model
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from test_parity_chronos2 import GOLDEN_SIZE, reference_folder
 from test_parity_training import HORIZON, STEPS, cases, our_batch, our_step, reference_losses
 
 import tsmjax
+from convert import verify
 from convert.__main__ import main as convert
 from tsmjax import Forecaster, weights
 from tsmjax.data.arrow_writer import write_dataset
@@ -112,6 +115,46 @@ def test_an_exported_adapter_forecasts_the_same_in_the_reference(folder, tmp_pat
             assert np.abs(b - c).max() > 0.1
     again = Forecaster.from_pretrained(tmp_path / "adapter").predict(series, 24)
     np.testing.assert_allclose(again[0], expected[0], atol=1e-4)
+
+
+PEFT_FAMILIES = {
+    "ttm": ("r2_512", {"d_model": 32, "decoder_d_model": 16}, r"/feature_mixer/mlp/fc[12]$"),
+    "llama": ("tiny", {"d_model": 32, "d_ff": 48, "num_layers": 2}, r"attention/[qkvo]$"),
+    "chronos_t5": ("tiny", {"d_model": 32, "d_ff": 48, "num_layers": 2}, r"attention/[qv]$"),
+}
+
+
+@pytest.mark.parametrize("family", PEFT_FAMILIES)
+def test_adapters_of_every_family_load_in_peft(family, tmp_path):
+    """PEFT merges an adapter of ours, on weights of ours, to what we merge ourselves."""
+    pytest.importorskip("tsfm_public" if family == "ttm" else "transformers")
+    preset, changes, targets = PEFT_FAMILIES[family]
+    found = verify.random(family, preset, changes)
+    values, base = found.config_values, tmp_path / "base"
+    weights.write(base, family, values, found.params)
+    rng, flat = np.random.default_rng(0), dict(flatten(found.params))
+    for path in [path.removesuffix("/kernel") for path in flat if path.endswith("/kernel")]:
+        if re.search(targets, path):
+            *layers, inputs, outputs = flat[f"{path}/kernel"].shape
+            flat[f"{path}/lora_a"] = rng.normal(size=(*layers, inputs, 4)).astype(np.float32)
+            flat[f"{path}/lora_b"] = rng.normal(size=(*layers, 4, outputs)).astype(np.float32)
+    params = unflatten(flat)
+    weights.write_adapter(tmp_path / "adapter", family, values, params, 8.0, str(base))
+    kind = verify.verifier(family).reference_class({})
+    model = PeftModel.from_pretrained(kind.from_pretrained(base), tmp_path / "adapter")
+    merged = model.merge_and_unload().state_dict()
+    ours = weights.read(tmp_path / "adapter")
+    assert ours.family == family
+    changed = 0
+    plain = weights.tensors(family, ours.config_values, found.params)
+    for name, tensor in weights.tensors(family, ours.config_values, ours.params).items():
+        np.testing.assert_allclose(tensor, merged[name].numpy(), atol=1e-5, err_msg=name)
+        changed += not np.array_equal(tensor, plain[name])
+    trained = lora.merge(params, 8.0)
+    by_us = weights.tensors(family, ours.config_values, trained)
+    for name, tensor in by_us.items():
+        np.testing.assert_allclose(tensor, merged[name].numpy(), atol=1e-5, err_msg=name)
+    assert changed == len(weights.lora.load(tmp_path / "adapter").factors) > 3
 
 
 def walks(rng, count):

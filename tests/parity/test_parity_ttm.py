@@ -8,12 +8,10 @@ import pytest
 pytest.importorskip("tsfm_public", reason="granite-tsfm is not installed")
 
 import torch
-from tsfm_public.models.tinytimemixer import TinyTimeMixerConfig, TinyTimeMixerForPrediction
-from tsfm_public.models.tinytimemixer.modeling_tinytimemixer import (
-    TinyTimeMixerForDecomposedPrediction,
-)
+from tsfm_public.models.tinytimemixer import TinyTimeMixerForPrediction
 
 from convert import verify_ttm
+from convert.reference import save_random
 from convert.verify_ttm import Case, compare, example
 from tsmjax import pretrained, weights
 
@@ -88,19 +86,7 @@ VARIANTS = {
 
 def reference_folder(folder, entries, seed=0):
     """Save a reference model with random weights; biases and scales are moved off zero and one."""
-    torch.manual_seed(seed)
-    kind = (
-        TinyTimeMixerForDecomposedPrediction
-        if entries.get("decompose")
-        else TinyTimeMixerForPrediction
-    )
-    model = kind(TinyTimeMixerConfig(**entries))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    return folder
+    return save_random(verify_ttm.reference_class(entries), entries, folder, seed)
 
 
 def assert_agree(rows):
@@ -183,6 +169,6 @@ def test_our_export_loads_in_the_reference(tmp_path):
     assert written["architectures"] == ["TinyTimeMixerForPrediction"]
     case = example(verify_ttm.read(folder)[1].config.model)
     case = Case(np.nan_to_num(case.past), np.nan_to_num(case.future), None, case.frequency)
-    a, b = (verify_ttm.reference(x, case, False)[1] for x in (folder, tmp_path / "out"))
-    np.testing.assert_array_equal(a.forecast, b.forecast)
+    a, b = (verify_ttm.reference(x, case, False) for x in (folder, tmp_path / "out"))
+    np.testing.assert_array_equal(a.outputs["forecast"], b.outputs["forecast"])
     assert all(row.ok for row in compare(tmp_path / "out", case, gradients=False))

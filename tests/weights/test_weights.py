@@ -6,7 +6,7 @@ import subprocess
 import sys
 import types
 
-import huggingface_hub
+import huggingface_hub.constants
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tsmjax.errors import InputError
 from tsmjax.models import chronos2
 from tsmjax.nn.functional import abstract, flatten, split
 from tsmjax.weights import chronos2 as table
-from tsmjax.weights import engine
+from tsmjax.weights import plan, tables
 
 VALUES = {
     **{"d_model": 6, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_heads": 2},
@@ -131,10 +131,10 @@ def test_the_difference_is_listed_by_name(folder):
 def test_every_tensor_is_used_once_and_every_parameter_filled_once():
     for scan_layers in (True, False):
         params = flatten(random_params(scan_layers=scan_layers))
-        plan = engine._plan(table.RULES, params)
-        assert len({(slot.path, slot.layer) for slot in plan.values()}) == len(plan)
+        slots = plan.make(table.RULES, params)
+        assert len({(slot.path, slot.layer) for slot in slots.values()}) == len(slots)
         filled = {}
-        for slot in plan.values():
+        for slot in slots.values():
             filled[slot.path] = filled.get(slot.path, 0) + np.prod(slot.shape)
         assert filled == {path: leaf.size for path, leaf in params.items()}
 
@@ -182,7 +182,7 @@ def test_exactly_one_family_must_match(monkeypatch):
     with pytest.raises(InputError, match="of no known family; known are chronos2"):
         weights.identify({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"})
     greedy = types.SimpleNamespace(matches=lambda hf: True)
-    monkeypatch.setattr(engine, "_families", lambda: ["chronos2", "greedy"])
+    monkeypatch.setattr(tables, "families", lambda: ["chronos2", "greedy"])
     monkeypatch.setitem(sys.modules, "tsmjax.weights.greedy", greedy)
     with pytest.raises(InputError, match="several families: chronos2, greedy"):
         weights.identify({"architectures": ["Chronos2Model"]})
@@ -215,7 +215,7 @@ def test_a_folder_of_another_family_is_refused(folder):
 
 def test_damaged_files_are_refused(folder):
     (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(InputError, match="damaged safetensors"):
+    with pytest.raises(InputError, match="is a damaged safetensors file"):
         weights.read(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

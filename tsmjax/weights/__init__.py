@@ -4,24 +4,26 @@ from tsmjax.weights.engine import (
     FORMAT,
     Imported,
     describe,
-    identify,
     projections,
     read,
-    relayout,
-    task,
+    rewrite,
     tensors,
     write,
     write_adapter,
 )
+from tsmjax.weights.layout import relayout
+from tsmjax.weights.tables import identify, parts, task
 
 __all__ = [
     "FORMAT",
     "Imported",
     "describe",
     "identify",
+    "parts",
     "projections",
     "read",
     "relayout",
+    "rewrite",
     "task",
     "tensors",
     "write",

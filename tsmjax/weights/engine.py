@@ -1,65 +1,30 @@
-"""The engine behind every weight table.
+"""The engine behind every weight table (`tsmjax.weights.tables`).
 
-A family's table is a module of this package, named like the family, and holds data:
-
-- ``RULES``: (source key, target path, transform) triples, for parameters and for statistics such
-  as BatchNorm's. ``{i}`` stands for a layer number, and other letters in braces for further
-  numbers; the target ``blocks/{i}/x`` also covers the stacked leaf ``blocks/x`` with its leading
-  layer axis. When names depend on the config, ``rules(values)`` takes the place of ``RULES``.
-- ``IGNORED``: patterns of source keys that hold no weights; optional.
-- ``TASK``: the task kind that the weights were made for.
-- ``matches(hf)``: whether a config.json is of this family.
-- ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
-- ``PEFT``: the reference's class, as PEFT's ``auto_mapping`` names it.
-- ``SAME`` (optional): source key → the key of the same tensor, for parameters with several names.
-
-The rules expand to a one-to-one plan between the tensors of a file and the (slices of) parameters
-of a model; whatever does not fit on either side is an error that lists the names.
+The rules of a table expand to a one-to-one plan between the tensors of a file and the (slices of)
+parameters of a model (`tsmjax.weights.plan`); whatever does not fit on either side is an error that
+lists the names. Files are read and written one tensor at a time (`tsmjax.weights.folder`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import importlib
-import json
-import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-import tsmjax.weights
-from tsmjax.config import build, find_module
 from tsmjax.data.cache import beside
-from tsmjax.errors import InputError, closest
-from tsmjax.nn.functional import Tree, abstract, flatten, unflatten
+from tsmjax.errors import InputError
+from tsmjax.nn.functional import Tree, flatten, unflatten
 from tsmjax.nn.lora import split
-from tsmjax.weights import hub, lora
+from tsmjax.weights import folder as folders
+from tsmjax.weights import hub, lora, plan, tables
 
 FORMAT = 1  # of the `tsmjax` key in config.json
-_Map = Callable[[np.ndarray], np.ndarray]
-TRANSFORMS: dict[str, tuple[_Map, _Map]] = {  # ours to the file's, and back
-    "": (lambda x: x, lambda x: x),
-    # torch linears are (out, in), our kernels (in, out)
-    "T": (np.transpose, np.transpose),
-    # 1×1 convolutions: (out, in, 1, 1)
-    "conv": (lambda x: x.T[:, :, None, None], lambda x: x[:, :, 0, 0].T),
-    # depthwise convolutions along time: (channels, 1, k, 1), ours (k, channels)
-    "depthwise": (lambda x: x.T[:, None, :, None], lambda x: x[:, 0, :, 0].T),
-    # tables of channels, or channels and frames: (1, C, T, 1)
-    "channels": (lambda x: x[None, :, None, None], lambda x: x[0, :, 0, 0]),
-    "frames": (lambda x: x[None, :, :, None], lambda x: x[0, :, :, 0]),
-}
-_Rules = Sequence[tuple[str, str, str]]
 _SAID = ("quantiles", "source")  # artefacts that stay out of config.json
-_TOOLS = ("engine", "hub", "lora")  # modules of this package that are no tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +34,7 @@ class Imported:
     Attributes:
       family: name of the model family.
       config_values: values of the family's `Config`.
-      params: nested dict of fp32 NumPy arrays in the layout that the config asks for.
+      params: nested dict of NumPy arrays in the layout that the config asks for.
       source: where they came from, with a digest of the weight files.
       artefacts: what the task stored beside the weights; empty for foreign folders.
       stats: nested dict of the statistics that the family's table knows of.
@@ -83,21 +48,12 @@ class Imported:
     stats: Tree = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Slot:
-    """Where a tensor of a file belongs in a parameter tree."""
-
-    path: str
-    layer: int | None  # index into the leading axis of a stacked leaf
-    shape: tuple[int, ...]  # as stored in the file
-    transform: str
-
-
 def read(
     path: str | Path,
     family: str | None = None,
     model_overrides: Mapping[str, Any] | None = None,
     base: str | Path | None = None,
+    dtype: Any = np.float32,
 ) -> Imported:
     """Read a Hugging Face folder, hub id or LoRA adapter folder.
 
@@ -107,27 +63,27 @@ def read(
       family: the expected family; None finds it from config.json.
       model_overrides: `Config` values that replace those of the folder.
       base: base model of an adapter; None takes the one that the adapter names.
+      dtype: type of the arrays; None keeps the files' own, or float32 where an adapter is merged.
 
     Raises:
       InputError: when the path, the config or a tensor does not fit.
     """
-    folder = hub.resolve(path)
-    weights, adapter = _base(folder, base)
-    hf = _read_json(weights / "config.json")
-    family = _family(hf, family, str(weights))
-    table = _table(family)
-    values = {**table.to_config(hf), **(model_overrides or {})}
-    files = _files(weights)
-    parameters, statistics = _leaves(family, values)
-    plan = _plan(_rules(table, values), parameters, statistics)
-    flat = _fill(files, plan, {**parameters, **statistics}, table, adapter, str(weights))
-    digest = _digest([*files, *([folder / lora.WEIGHTS] if adapter else [])])
-    artefacts = hf.get("tsmjax", {}).get("artefacts", {})
+    opened = _open(path, family, model_overrides, base)
+    types: dict[str, np.dtype] = {}
+    for name, slot in opened.plan.items():
+        stored = opened.dtype(name)
+        types[slot.path] = np.promote_types(types.get(slot.path, stored), stored)
+    flat = {
+        path: np.empty(opened.leaves[path].shape, own if dtype is None else dtype)
+        for path, own in types.items()
+    }
+    for name, slot in opened.plan.items():
+        slot.put(flat, opened.tensor(name))
     params, stats = (
         unflatten({path: flat[path] for path in leaves if path in flat})
-        for leaves in (parameters, statistics)
+        for leaves in (opened.parameters, opened.statistics)
     )
-    return Imported(family, values, params, f"{path} (sha256 {digest})", artefacts, stats)
+    return Imported(opened.family, opened.values, params, opened.source, opened.artefacts, stats)
 
 
 def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -137,9 +93,9 @@ def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
       InputError: when the path or the config does not fit.
     """
     weights, _ = _base(hub.resolve(path))
-    hf = _read_json(weights / "config.json")
-    family = _family(hf, None, str(weights))
-    return family, _table(family).to_config(hf)
+    hf = folders.read_json(weights / "config.json")
+    family = tables.family_of(hf, None, str(weights))
+    return family, tables.table(family).to_config(hf)
 
 
 def write(
@@ -150,7 +106,7 @@ def write(
     artefacts: Mapping[str, Any] | None = None,
     stats: Tree | None = None,
 ) -> None:
-    """Write a Hugging Face folder: config.json and model.safetensors.
+    """Write a Hugging Face folder: config.json and safetensors, in the types of the arrays.
 
     Args:
       folder: a folder that does not exist yet, or is empty; it appears when it is complete.
@@ -165,17 +121,44 @@ def write(
     Raises:
       InputError: when the folder is taken or the parameters do not fit the config.
     """
-    folder, table = Path(folder), _table(family)
-    _refuse_taken(folder)
-    stored = tensors(family, config_values, params, stats or {})
-    ours = {"family": family, "task": task(family), "format": FORMAT}
-    if kept := {name: x for name, x in (artefacts or {}).items() if name not in _SAID}:
-        ours["artefacts"] = kept
-    config = {**table.from_config(config_values), "tsmjax": ours}
-    with beside(folder) as unfinished:
-        unfinished.mkdir(parents=True)
-        (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(stored, unfinished / "model.safetensors", metadata={"format": "pt"})
+    slots, leaves = _slots(family, config_values, params, stats or {})
+
+    def entry(slot: plan.Slot) -> folders.Entry:
+        dtype = np.dtype(leaves[slot.path].dtype)
+        return folders.Entry(dtype, slot.shape, lambda: slot.take(leaves))
+
+    entries = {name: entry(slot) for name, slot in slots.items()}
+    _write(Path(folder), family, config_values, artefacts or {}, entries)
+
+
+def rewrite(
+    path: str | Path, folder: str | Path, family: str | None = None, base: str | Path | None = None
+) -> tuple[str, str]:
+    """Read what `read` reads and write what `write` writes, one tensor in memory at a time.
+
+    Args:
+      path: see `read`.
+      folder: a folder that does not exist yet, or is empty; it appears when it is complete.
+      family: the expected family; None finds it from config.json.
+      base: base model of an adapter; None takes the one that the adapter names.
+
+    Returns:
+      The family, and where the weights came from, with a digest.
+
+    Raises:
+      InputError: when the path, the config or a tensor does not fit, or the folder is taken.
+    """
+    opened = _open(path, family, None, base)
+
+    def entry(name: str) -> folders.Entry:
+        dtype = opened.dtype(name)
+        return folders.Entry(
+            dtype, opened.plan[name].shape, lambda: opened.tensor(name).astype(dtype, copy=False)
+        )
+
+    entries = {name: entry(name) for name in opened.plan}
+    _write(Path(folder), opened.family, opened.values, opened.artefacts, entries)
+    return opened.family, opened.source
 
 
 def write_adapter(
@@ -197,9 +180,11 @@ def write_adapter(
       base: Hugging Face folder or hub id of the model that the adapters belong to.
 
     Raises:
-      InputError: when the folder is taken.
+      InputError: when the folder is taken, or the family has no class that PEFT could wrap.
     """
-    folder, table = Path(folder), _table(family)
+    folder, table = Path(folder), tables.table(family)
+    if not hasattr(table, "PEFT"):
+        raise InputError(f"PEFT knows no model of family {family}: export it without --adapter.")
     _refuse_taken(folder)
     _, adapters = split(params)
     factors = {}
@@ -215,10 +200,10 @@ def write_adapter(
 
 def projections(family: str, config_values: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
     """Map the reference's name of each projection to our path, and layer when it is in a stack."""
-    plan = _plan(_rules(_table(family), config_values), _leaves(family, config_values)[0])
+    rules = tables.rules_of(tables.table(family), config_values)
     return {
         name.removesuffix(".weight"): (slot.path.removesuffix("/kernel"), slot.layer)
-        for name, slot in plan.items()
+        for name, slot in plan.make(rules, tables.leaves_of(family, config_values)[0]).items()
         if slot.path.endswith("/kernel")
     }
 
@@ -238,217 +223,136 @@ def tensors(
     Raises:
       InputError: when the parameters or statistics do not fit the config.
     """
-    parameters, statistics = _leaves(family, config_values)
-    rules = _rules(_table(family), config_values)
-    plan = _plan(rules, parameters, {} if stats is None else statistics)
-    named = {slot.path for slot in plan.values()}
-    given = flatten(stats or {})
-    found = flatten(params) | {path: leaf for path, leaf in given.items() if path in named}
+    slots, leaves = _slots(family, config_values, params, stats)
+    return {name: slot.take(leaves) for name, slot in slots.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A model folder whose tensors fit the config, none of them read yet."""
+
+    family: str
+    values: dict[str, Any]
+    parameters: dict[str, Any]
+    statistics: dict[str, Any]
+    plan: dict[str, plan.Slot]
+    found: dict[str, folders.Tensor]
+    adapter: lora.Adapter | None
+    source: str
+    artefacts: dict[str, Any]
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        """Path → abstract leaf of parameters and statistics."""
+        return {**self.parameters, **self.statistics}
+
+    def dtype(self, name: str) -> np.dtype:
+        """Type of a tensor; what is merged is fp32."""
+        return self.found[name].dtype if self.adapter is None else np.dtype(np.float32)
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Read a tensor as the file has it, merged with the adapter."""
+        stored = self.found[name].read()
+        if self.adapter is None:
+            return stored
+        return self.adapter.merge(name, np.asarray(stored, np.float32))
+
+
+def _open(
+    path: str | Path,
+    family: str | None,
+    model_overrides: Mapping[str, Any] | None,
+    base: str | Path | None,
+) -> _Opened:
+    """Open what `read` reads, and compare what the files hold with what the model needs."""
+    folder = hub.resolve(path)
+    weights, adapter = _base(folder, base)
+    hf = folders.read_json(weights / "config.json")
+    family = tables.family_of(hf, family, str(weights))
+    table = tables.table(family)
+    values = {**table.to_config(hf), **(model_overrides or {})}
+    parameters, statistics = tables.leaves_of(family, values)
+    slots = plan.make(tables.rules_of(table, values), parameters, statistics)
+    files = folders.files(weights)
+    found = _ours(folders.tensors(files), slots, table, weights)
+    shapes = {name: slot.shape for name, slot in slots.items()}
+    _refuse_difference(shapes, {name: x.shape for name, x in found.items()}, str(weights))
+    if adapter is not None:
+        adapter.check(shapes)
+        files = [*files, folder / lora.WEIGHTS]
+    source = f"{path} (sha256 {folders.digest(files)})"
+    artefacts = hf.get("tsmjax", {}).get("artefacts", {})
+    return _Opened(
+        *(family, values, parameters, statistics, slots, found, adapter, source, artefacts)
+    )
+
+
+def _ours(
+    stored: dict[str, folders.Tensor],
+    slots: Mapping[str, plan.Slot],
+    table: ModuleType,
+    where: Path,
+) -> dict[str, folders.Tensor]:
+    """Tensors of a folder under the names of the plan, without those that the table ignores.
+
+    Raises:
+      InputError: when two names of one tensor have different values.
+    """
+    ignored = getattr(table, "IGNORED", ())
+    kept = {
+        name: tensor
+        for name, tensor in stored.items()
+        if not any(re.search(pattern, name) for pattern in ignored)
+    }
+    for name, same in getattr(table, "SAME", {}).items():
+        if name in slots or name not in kept:
+            continue
+        tensor = kept.pop(name)
+        if same in kept and not np.array_equal(tensor.read(), kept[same].read()):
+            raise InputError(
+                f"{where} stores {name} and {same} with different values, but the config ties them."
+            )
+        kept.setdefault(same, tensor)
+    return kept
+
+
+def _slots(
+    family: str, values: Mapping[str, Any], params: Tree, stats: Tree | None
+) -> tuple[dict[str, plan.Slot], dict[str, Any]]:
+    """Return the plan of a model and its leaves by path, which must fit each other."""
+    parameters, statistics = tables.leaves_of(family, values)
+    rules = tables.rules_of(tables.table(family), values)
+    slots = plan.make(rules, parameters, {} if stats is None else statistics)
+    named = {slot.path for slot in slots.values()}
+    given = {path: leaf for path, leaf in flatten(stats or {}).items() if path in named}
+    found = flatten(params) | given
     _refuse_difference(
         {path: leaf.shape for path, leaf in {**parameters, **statistics}.items() if path in named},
         {path: tuple(leaf.shape) for path, leaf in found.items()},
         "The parameter tree",
     )
-    stored = {}
-    for name, slot in plan.items():
-        leaf = found[slot.path] if slot.layer is None else found[slot.path][slot.layer]
-        stored[name] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](np.asarray(leaf)))
-    return stored
+    return slots, found
 
 
-def task(family: str) -> str:
-    """Return the kind of task that a family's published weights were trained for."""
-    return _table(family).TASK
-
-
-def identify(hf: Mapping[str, Any]) -> str:
-    """Return the one family whose table recognises a config.json.
-
-    Raises:
-      InputError: when none does, or several do.
-    """
-    found = [family for family in _families() if _table(family).matches(hf)]
-    if len(found) == 1:
-        return found[0]
-    what = f"model_type {hf.get('model_type')!r}, architectures {hf.get('architectures')!r}"
-    if found:
-        raise InputError(f"A config.json ({what}) fits several families: {', '.join(found)}.")
-    raise InputError(
-        f"A config.json ({what}) is of no known family; known are {', '.join(_families())}."
-    )
-
-
-def relayout(tree: Tree, target: Tree) -> Tree:
-    """Stack or unstack the layers of `tree` so that it has the layout of `target`.
-
-    Args:
-      tree: nested dict of parameters, with layers either as ``blocks/0/…`` or stacked in
-        ``blocks/…`` with a leading layer axis.
-      target: nested dict of the wanted layout; only its paths matter.
-
-    Returns:
-      The same parameters. Those that `target` has in neither layout keep their paths, so that a
-      comparison with `target` finds them.
-    """
-    source, wanted = flatten(tree), flatten(target)
-    members, depth = _by_layer(source), {x: len(y) for x, y in _by_layer(wanted).items()}
-    flat, used = {}, set()
-    for path in wanted:
-        stacked, layer = _layer(path) or (path, None)
-        if path in source:
-            flat[path] = source[path]
-            used.add(path)
-        elif layer is None and path in members:
-            names = [members[path][i] for i in sorted(members[path])]
-            flat[path] = np.stack([source[name] for name in names])
-            used.update(names)
-        elif stacked in source and depth[stacked] == len(source[stacked]):
-            flat[path] = source[stacked][layer]
-            used.add(stacked)
-    return unflatten({path: leaf for path, leaf in source.items() if path not in used} | flat)
-
-
-def _families() -> list[str]:
-    modules = pkgutil.iter_modules(tsmjax.weights.__path__)
-    return [module.name for module in modules if module.name not in _TOOLS]
-
-
-def _table(family: str) -> ModuleType:
-    if family not in _families():
-        raise InputError(
-            f"There is no weight table for family {family!r}{closest(family, _families())}; known "
-            f"are {', '.join(_families())}."
-        )
-    return importlib.import_module(f"tsmjax.weights.{family}")
-
-
-def _family(hf: dict[str, Any], expected: str | None, where: str) -> str:
-    if expected is not None:
-        _table(expected)
-    found = hf.get("tsmjax", {}).get("family") or identify(hf)
-    if expected is not None and found != expected:
-        raise InputError(f"{where} holds a {found} model, but {expected} was asked for.")
-    return found
-
-
-def _rules(table: ModuleType, values: Mapping[str, Any]) -> _Rules:
-    return table.rules(values) if hasattr(table, "rules") else table.RULES
-
-
-def _leaves(family: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Path → abstract leaf of the model that `values` describe: parameters, statistics."""
-    module = find_module("models", family)
-    config = build(module.Config, values, "model")
-    _, params, stats = abstract(lambda rngs: module.Model(config, rngs=rngs))
-    return flatten(params), flatten(stats)
-
-
-def _plan(
-    rules: _Rules, parameters: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
-) -> dict[str, _Slot]:
-    """Source key → slot, for the tensors that fill `parameters`, and `statistics` with a rule."""
-    plan: dict[str, _Slot] = {}
-    for path, leaf in {**parameters, **(statistics or {})}.items():
-        slots = list(_slots(rules, path, tuple(leaf.shape)))
-        if not slots and path in parameters:
-            raise AssertionError(f"The weight table has no rule for the parameter {path}")
-        for source, slot in slots:
-            if source in plan:
-                raise AssertionError(f"The weight table uses the tensor {source} twice")
-            plan[source] = slot
-    return plan
-
-
-def _slots(rules: _Rules, path: str, shape: tuple[int, ...]) -> Iterator[tuple[str, _Slot]]:
-    for source, target, transform in rules:
-        if unrolled := _pattern(target).fullmatch(path):
-            stored = _stored(transform, shape)
-            name = source.format_map(unrolled.groupdict())
-            yield name, _Slot(path, None, stored, transform)
-        elif "{i}" in target and target.replace("/{i}", "") == path:
-            stored = _stored(transform, shape[1:])
-            for layer in range(shape[0]):
-                yield source.replace("{i}", str(layer)), _Slot(path, layer, stored, transform)
-
-
-def _stored(transform: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape in the file of a parameter of `shape`."""
-    return TRANSFORMS[transform][0](np.broadcast_to(np.float32(0), shape)).shape
-
-
-@functools.cache
-def _pattern(target: str) -> re.Pattern[str]:
-    """Return what a target path matches: each placeholder is a number, by its name."""
-    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(target)))
-
-
-def _fill(
-    files: list[Path],
-    plan: Mapping[str, _Slot],
-    leaves: Mapping[str, Any],
-    table: ModuleType,
-    adapter: lora.Adapter | None,
-    where: str,
-) -> dict[str, np.ndarray]:
-    """Stream the tensors of `files`, one by one, into arrays by path."""
-    try:
-        opened = [safe_open(file, framework="numpy") for file in files]
-    except SafetensorError as error:
-        raise InputError(f"{where} holds a damaged safetensors file ({error}).") from error
-    found: dict[str, Any] = {}
-    for file in opened:
-        for name in file.keys():  # noqa: SIM118 (not a dict)
-            if name in found:
-                raise InputError(f"{where} stores the tensor {name} twice.")
-            found[name] = file
-    found = _ours(found, plan, table, where)
-    _refuse_difference(
-        {name: slot.shape for name, slot in plan.items()},
-        {name: tuple(tensor.get_shape()) for name, tensor in found.items()},
-        where,
-    )
-    if adapter is not None:
-        adapter.check({name: slot.shape for name, slot in plan.items()})
-    paths = {slot.path for slot in plan.values()}
-    flat = {path: np.empty(x.shape, np.float32) for path, x in leaves.items() if path in paths}
-    for name, slot in plan.items():
-        tensor = np.asarray(found[name][...], np.float32)
-        if adapter is not None:
-            tensor = adapter.merge(name, tensor)
-        leaf = flat[slot.path]
-        leaf[... if slot.layer is None else slot.layer] = TRANSFORMS[slot.transform][1](tensor)
-    return flat
-
-
-def _ours(
-    files: Mapping[str, Any], plan: Mapping[str, _Slot], table: ModuleType, where: str
-) -> dict[str, Any]:
-    """Tensors of a file, unread, under the names of `plan`, without those that the table ignores.
-
-    Args:
-      files: name of each tensor → the open file that has it.
-      plan: what the model needs.
-      table: the family's table.
-      where: readable origin, for messages.
-
-    Raises:
-      InputError: when two names of one tensor have different values.
-    """
-    tensors = {
-        name: file.get_slice(name)
-        for name, file in files.items()
-        if not any(re.search(pattern, name) for pattern in getattr(table, "IGNORED", ()))
-    }
-    for name, same in getattr(table, "SAME", {}).items():
-        if name in plan or name not in tensors:
-            continue
-        tensor = tensors.pop(name)
-        if same in tensors and not np.array_equal(tensor[...], tensors[same][...]):
-            raise InputError(
-                f"{where} stores {name} and {same} with different values, but the config ties them."
-            )
-        tensors.setdefault(same, tensor)
-    return tensors
+def _write(
+    folder: Path,
+    family: str,
+    values: Mapping[str, Any],
+    artefacts: Mapping[str, Any],
+    entries: Mapping[str, folders.Entry],
+) -> None:
+    """Write a folder that appears when it is complete."""
+    _refuse_taken(folder)
+    ours = {"family": family, "task": tables.task(family), "format": FORMAT}
+    if kept := {name: x for name, x in artefacts.items() if name not in _SAID}:
+        ours["artefacts"] = kept
+    config = {**tables.table(family).from_config(values), "tsmjax": ours}
+    types = {entry.dtype for entry in entries.values()}
+    if len(types) == 1 and "torch_dtype" in config:
+        config["torch_dtype"] = str(types.pop())
+    with beside(folder) as unfinished:
+        unfinished.mkdir(parents=True)
+        folders.write(unfinished, config, entries)
 
 
 def _base(folder: Path, base: str | Path | None = None) -> tuple[Path, lora.Adapter | None]:
@@ -464,51 +368,6 @@ def _base(folder: Path, base: str | Path | None = None) -> tuple[Path, lora.Adap
 def _refuse_taken(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; choose another target folder.")
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
-    for name in names:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} has no file {name}; download the whole folder.")
-    return [folder / name for name in names]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} has no {path.name}: not a model folder.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from None
-
-
-def _digest(files: list[Path]) -> str:
-    sha = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 24):
-                sha.update(chunk)
-    return sha.hexdigest()
-
-
-def _layer(path: str) -> tuple[str, int] | None:
-    """Split ``blocks/3/x`` into (``blocks/x``, 3); None when no component is a number."""
-    match = re.fullmatch(r"(.*?)/(\d+)/(.*)", path)
-    return (f"{match[1]}/{match[3]}", int(match[2])) if match else None
-
-
-def _by_layer(paths: Iterable[str]) -> dict[str, dict[int, str]]:
-    """Group ``blocks/3/x`` as {``blocks/x``: {3: ``blocks/3/x``}}."""
-    groups: dict[str, dict[int, str]] = {}
-    for path in paths:
-        if split := _layer(path):
-            groups.setdefault(split[0], {})[split[1]] = path
-    return groups
 
 
 def _refuse_difference(
