@@ -30,6 +30,7 @@ def make_train_step(
     schedule: optax.Schedule,
     mesh: Mesh,
     param_places: Tree,
+    averaging: optax.Schedule | None = None,
 ) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
     """Build ``train_step(state, frozen, batch, key) -> (state, metrics)``.
 
@@ -40,6 +41,8 @@ def make_train_step(
       schedule: step → learning rate.
       mesh: where rows are spread.
       param_places: shardings of the trainable parameters; gradients are held to them.
+      averaging: step → share of the old average of the parameters in the new one; None for
+        ``config.average``.
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
     guard as it was (but statistics under ``nan_policy`` "reset_bn"). Metrics are float32 scalars:
@@ -115,10 +118,11 @@ def make_train_step(
             "stats": stats,
             "opt": opt,
         }
+        share = averaging(state["step"]) if averaging else config.average
         new["average"] = jax.tree.map(
-            lambda a, p: config.average * a + (1 - config.average) * p,
+            lambda a, p: share * a + (1 - share) * p,
             state["average"],
-            new["params"] if config.average else {},
+            new["params"] if config.averages else {},
         )
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         last = {name: state[name] for name in new}
@@ -151,6 +155,7 @@ def jit_train_step(
     mesh: Mesh,
     state: Tree,
     donate: bool | None = None,
+    averaging: optax.Schedule | None = None,
 ) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
     """Jit `make_train_step` for states that are placed, before and after it, like `state`.
 
@@ -161,7 +166,7 @@ def jit_train_step(
     if donate is None:
         donate = jax.default_backend() != "cpu"
     return compiler.jit(
-        make_train_step(task, plan, config, schedule, mesh, places["params"]),
+        make_train_step(task, plan, config, schedule, mesh, places["params"], averaging),
         donate_argnums=(0,) if donate else (),
         out_shardings=(places, None),
     )
