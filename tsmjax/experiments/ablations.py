@@ -1,4 +1,4 @@
-"""Sweeps over variants of one config file: a row and a bar a variant, in the order they were named."""
+"""Sweeps over variants of one config file: a row and a bar a variant, as they were named."""
 
 from __future__ import annotations
 
