@@ -86,7 +86,7 @@ def test_a_sweep_runs_variants_and_lays_them_out(tmp_path):
         ["variant=L0,L5"],
         *("grid", None, 0),
     )
-    (first, second) = planned.listed()
+    first = planned.listed()[0]
     command = planned.command(tmp_path / "run", first)
     assert "--config=configs/last_ablations.py:L0,nano,ucla,/data/ucla" in command
     assert not any("variant" in word for word in command)

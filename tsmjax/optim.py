@@ -124,6 +124,9 @@ class OptimConfig:
       average: decay of the exponential moving average of the parameters; 0 keeps none.
       swa: their plain average over the last part of the run, instead.
       precision: type of the forward and backward pass; masters and moments are float32 always.
+        "float16", for GPUs without bfloat16, scales the loss so that gradients do not vanish.
+      loss_scale: factor of the loss at the start, with "float16". A step that overflows changes
+        nothing and halves it; 2,000 steps without one double it.
       max_bad_steps: consecutive non-finite steps after which training stops.
       nan_policy: what a non-finite step does: leave everything as it was ("keep_old"); or, beside
         that, set statistics of BatchNorm back to mean 0 and variance 1 ("reset_bn"), which a net
@@ -153,12 +156,18 @@ class OptimConfig:
     accumulate: int = 1
     average: float = 0.0
     swa: SwaConfig = SwaConfig()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    loss_scale: float = 4096.0
     max_bad_steps: int = 20
     nan_policy: Literal["keep_old", "reset_bn", "raise"] = "keep_old"
 
     def __post_init__(self):
         """Check the ranges that no type can."""
+        if self.precision == "float16" and self.nan_policy == "raise":
+            raise InputError(
+                "optim.nan_policy is 'raise', but with optim.precision 'float16' steps overflow "
+                "now and then: use 'keep_old'."
+            )
         if self.nan_policy == "raise":
             object.__setattr__(self, "max_bad_steps", 1)
         if self.accumulate < 1:

@@ -102,6 +102,9 @@ def create(
     tx = optim.transformation(config, optim.groups(config, plan.params))
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
+        scale = {}
+        if config.precision == "float16":
+            scale = {"loss_scale": jnp.float32(config.loss_scale), "calm_steps": jnp.int32(0)}
         params, stats, frozen = _partition(
             _split(_build(task, config, nnx.Rngs(key))), config, task.freeze
         )
@@ -110,7 +113,7 @@ def create(
             "stats": stats,
             "average": jax.tree.map(jnp.copy, params) if config.averages else {},
             "opt": tx.init(params),
-            "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0)},
+            "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0), **scale},
             "step": jnp.int32(0),
         }
         # An initialiser may leave a weakly typed leaf (jnp.full without a dtype); the step returns

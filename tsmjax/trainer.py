@@ -21,7 +21,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsmjax import checkpoint, compiler, distributed, optim, pretrained, runs, sharding, step, watch
+from tsmjax import (
+    checkpoint,
+    compiler,
+    distributed,
+    environment,
+    optim,
+    pretrained,
+    runs,
+    sharding,
+    step,
+    watch,
+)
 from tsmjax import state as state_lib
 from tsmjax.checkpoint import Checkpointer
 from tsmjax.config import Config, resolve, steps_of
@@ -70,6 +81,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     profiler = Profiler(run / "tensorboard", config.log.profile_steps if main else "")
 
     # ------------------------------------------------------------------ what to train, how long
+    config = dataclasses.replace(config, optim=environment.supported(config.optim))
     mesh = sharding.make_mesh(config.mesh)
     if main:
         provenance.write(run, config.to_dict(), mesh.shape)

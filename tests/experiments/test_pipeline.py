@@ -103,7 +103,7 @@ def test_a_stage_that_is_over_may_not_change(tmp_path, monkeypatch):
     fake(monkeypatch)
     monkeypatch.setenv("SCORES", "{}")
     assert pipeline.run(example(tmp_path)) == 0
-    with pytest.raises(InputError, match="data of .* is over, but its command has changed"):
+    with pytest.raises(InputError, match=r"data of .* is over, but its command has changed"):
         pipeline.run(example(tmp_path, values=["clips=others"]))
 
 
@@ -154,7 +154,7 @@ def test_wrong_files_are_explained(tmp_path, capsys, old, new, message):
 
 
 def test_wrong_scores_and_values_are_explained(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="'epoch=3' must read NAME=VALUE .did you mean 'epochs'"):
+    with pytest.raises(InputError, match=r"'epoch=3' must read NAME=VALUE .did you mean 'epochs'"):
         example(tmp_path, values=["epoch=3"])
     fake(monkeypatch)
     monkeypatch.setenv("SCORES", "{}")
