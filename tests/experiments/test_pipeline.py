@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tsmjax.config import resolve
 from tsmjax.errors import InputError
 from tsmjax.experiments import __main__ as command
 from tsmjax.experiments import pipeline
+from tsmjax.main import parse
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -115,6 +117,7 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "experiments")!r}]
 import pathlib, pytest, test_pipeline
 from tsmjax.experiments import pipeline
+from tsmjax.main import parse
 test_pipeline.fake(pytest.MonkeyPatch())
 sys.exit(pipeline.run(pipeline.load(pathlib.Path({str(tmp_path / "p.yaml")!r}))))
 """
@@ -163,11 +166,25 @@ def test_wrong_scores_and_values_are_explained(tmp_path, monkeypatch):
         pipeline.run(planned)
 
 
-def test_the_shipped_pipeline_names_configs_that_are_there():
-    planned = pipeline.load(ROOT / "configs" / "last_pipeline.yaml")
-    names = [stage.name for stage in planned.stages]
-    assert names[0] == "clips" and names.index("student") < names.index("pretrained")
-    assert dict.fromkeys(stage.run for stage in planned.stages).keys() == set(pipeline.KINDS)
+def test_the_trainings_of_the_shipped_pipeline_resolve(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["kind=ucla", "dataset=ucla", "size=nano"]
+    planned = pipeline.load(Path("configs/last_pipeline.yaml"), words, tmp_path)
+    record = pipeline._Record(tmp_path)
+    kinds, configs = [], {}
     for stage in planned.stages:
-        if stage.config.startswith("configs/"):
-            assert (ROOT / stage.config.partition(":")[0]).exists()
+        kinds.append(stage.run)
+        arguments = pipeline._command(planned, stage, record)[3:]
+        if stage.run == "train":
+            configs[stage.name] = resolve(parse(["run", *arguments])[0])
+    assert [*dict.fromkeys(kinds)] == ["prepare", "train", "evaluate", "export"]
+    student, again = configs["student"], configs["student_pretrained"]
+    names = ("joint", "bone", "joint_velocity", "bone_velocity")
+    teachers = [teacher.checkpoint for teacher in student.task.teachers]
+    assert teachers == [str(tmp_path / name) for name in names]
+    assert [configs[name].model.streams for name in names] == [(name,) for name in names]
+    assert (student.optim.swa.start, student.optim.length) == ("75%", "120 epochs")
+    assert again.checkpoint.init_from == str(tmp_path / "pretrained")
+    assert again.checkpoint.init_skip == ("^classifier/",)
+    assert {config.data.path for config in configs.values()} == {str(tmp_path / "clips")}
+    assert student.model == configs["pretrained"].model

@@ -120,7 +120,7 @@ def _fold_before(linear: Linear, scale: jax.Array, shift: jax.Array) -> None:
     """Let a projection take x instead of scale · x + shift."""
     kernel = linear.kernel[...]
     old = 0.0 if linear.bias is None else linear.bias[...]
-    linear.bias = nnx.Param(old + shift @ kernel)
+    linear.bias = nnx.data(nnx.Param(old + shift @ kernel))  # None was static until now
     linear.kernel = nnx.Param(scale[:, None] * kernel)
 
 
