@@ -101,12 +101,17 @@ def test_errors_count_masked_joints_of_clips_that_count():
         "joints": rng.normal(size=(8, 2, 1, 8, 25, 3)).astype(np.float32),
         "masked": np.asarray(task.mask(jax.random.key(1), 16)).reshape(8, 2, 25),
     }
-    heads = Heads(3, 8, 25, 4, rngs=nnx.Rngs(0))
-    modules = type(
-        "Modules", (), {"model": Fixed(features, features.mean(axis=(2, 3))), "aux": heads}
-    )
-    terms = task.terms(modules, batch, None, True)
-    kernel, bias = (np.asarray(leaf[...]) for leaf in (heads.decoder.kernel, heads.decoder.bias))
+    kernel, bias = rng.normal(size=(8, 75)).astype(np.float32), np.ones(75, np.float32)
+
+    @jax.jit
+    def terms_of(batch):
+        heads = Heads(3, 8, 25, 4, rngs=nnx.Rngs(0))
+        heads.decoder.kernel[...], heads.decoder.bias[...] = kernel, bias
+        model = Fixed(features, features.mean(axis=(2, 3)))
+        modules = type("Modules", (), {"model": model, "aux": heads})
+        return task.terms(modules, batch, None, True)
+
+    terms = terms_of(batch)
     found = (features.mean(axis=3) @ kernel + bias).reshape(8, 2, 1, 2, 25, 3)
     errors = np.square(found - batch["joints"][:, :, :, ::4])  # frames 0 and 4 of eight
     chosen = np.broadcast_to(batch["masked"][:, :, None, None, :, None], errors.shape)
