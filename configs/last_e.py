@@ -6,7 +6,8 @@
     python -m tsmjax.main --config=configs/last_e.py:ucla,small,joint,/data/ucla
 
 Words in any order: a size, a data set (ntu60, ntu120, ucla, utd), a protocol (xsub, xview, xset), a
-stream (joint, bone, joint_velocity, bone_velocity) to train on alone, and a path with a slash.
+stream (joint, bone, joint_velocity, bone_velocity) to train on alone, a path with a slash, and
+init=RUN, a run whose weights to start from, the classifier's excepted.
 """  # noqa: E501
 
 from typing import Any
@@ -51,7 +52,11 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
     chosen["path"] = ""
     protocols = ("xsub", "xview", "xset", "given")
     kinds = {"size": sizes, "dataset": (*DATASETS,), "protocol": protocols, "stream": STREAMS}
+    start = ""
     for word in filter(None, variant.split(",")):
+        if word.startswith("init="):
+            start = word.removeprefix("init=")
+            continue
         kind = next((kind for kind, words in kinds.items() if word in words), "path")
         if kind == "path" and "/" not in word and ":" not in word:
             known = [word for words in kinds.values() for word in words]
@@ -120,7 +125,13 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
                 "precision": "float32",
             },
             "mesh": {"replica": -1, "fsdp": 1, "tensor": 1},
-            "checkpoint": {"every": "5 epochs", "keep_latest": 2, "keep_best": 2},
+            "checkpoint": {
+                "every": "5 epochs",
+                "keep_latest": 2,
+                "keep_best": 2,
+                "init_from": start,
+                "init_skip": ("^classifier/",) if start else (),
+            },
             "evals": {
                 "every": "5 epochs",
                 "suites": (),

@@ -37,7 +37,8 @@ def test_a_config_traces_on_eight_devices(name):
     places = jax.tree.map(lambda leaf: leaf.sharding, current["params"])
     schedule = optim.learning_rate(config.optim, 1000, steps_per_epoch=10.0)
     train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
-    makers = {"classify": windows, "align": questions, "skeleton": clips}
+    skeletons = dict.fromkeys(("skeleton", "distill", "masked_contrastive"), clips)
+    makers = {"classify": windows, "align": questions, **skeletons}
     batch = makers.get(config.kind, series)(config, task)
     after, metrics = jax.eval_shape(train_step, current, frozen, batch, jax.random.key(0))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (current, after))

@@ -164,3 +164,28 @@ def test_config_values_are_checked():
         build(optim.OptimConfig, {"lr": "fast"}, "optim")
     phases = build(optim.OptimConfig, {"phases": [{"length": 5}, {}]}, "optim").phases
     assert phases == (optim.Phase(length=5), optim.Phase())
+
+
+def test_the_plain_mean_takes_in_the_parameters_at_the_ends_of_epochs():
+    config = optim.OptimConfig(swa=optim.SwaConfig(start="40%", every="1 epochs"))
+    share = optim.averaging(config, total=10, steps_per_epoch=2.0)
+    average, kept = 0.0, []
+    for step in range(10):
+        parameter = float((step + 1) ** 2)
+        average = float(share(step)) * average + (1 - float(share(step))) * parameter
+        if step + 1 in (4, 6, 8, 10):
+            kept.append(parameter)
+        assert average == pytest.approx(np.mean(kept) if kept else parameter)
+    assert optim.averaging(optim.OptimConfig(average=0.9), 10)(3) == 0.9
+    constant = optim.OptimConfig(lr=1.0, swa=optim.SwaConfig(start="40%", lr=0.05))
+    curve = optim.learning_rate(constant, 10)
+    assert float(curve(3)) > 0.5 and float(curve(4)) == pytest.approx(0.05)
+    for values, message in (
+        ({"average": 0.9, "swa": optim.SwaConfig(start=1)}, "both set"),
+        ({"swa": optim.SwaConfig(lr=0.1)}, "say when it begins"),
+    ):
+        with pytest.raises(InputError, match=message):
+            optim.OptimConfig(**values)
+    late = optim.OptimConfig(swa=optim.SwaConfig(start=10, every=1))
+    with pytest.raises(InputError, match="is 10 steps, but the run has 10"):
+        optim.averaging(late, 10)

@@ -34,7 +34,8 @@ class Trainer:
         self.state, self.frozen = init(jax.random.key(0))
         schedule = optim.learning_rate(self.config.optim, 20)
         self.step = step.jit_train_step(
-            self.task, self.plan, self.config.optim, schedule, self.mesh, abstract
+            *(self.task, self.plan, self.config.optim, schedule, self.mesh, abstract),
+            averaging=optim.averaging(self.config.optim, 20),
         )
         self.batches = self.task.batches("train", 0, 1)
 
@@ -182,6 +183,36 @@ def test_bfloat16_follows_float32(rows):
     half = Trainer(rows, optim={"precision": "bfloat16"}).run(10)
     np.testing.assert_allclose(half[-1]["loss"], full[-1]["loss"], rtol=0.05)
     assert half[-1]["loss"] != full[-1]["loss"]
+
+
+def test_float16_scales_the_loss_and_halves_the_scale_when_a_step_overflows(rows):
+    full = Trainer(rows).run(3)
+    trainer = Trainer(rows, optim={"precision": "float16", "loss_scale": 1024.0})
+    half = trainer.run(3)
+    np.testing.assert_allclose(half[-1]["loss"], full[-1]["loss"], rtol=0.02)
+    np.testing.assert_allclose(half[0]["grad_norm"], full[0]["grad_norm"], rtol=0.05)
+    assert (half[-1]["loss_scale"], half[-1]["bad"]) == (1024.0, 0.0)
+    guard = trainer.state["guard"]
+    scale = jax.device_put(jnp.float32(2.0**24), guard["loss_scale"].sharding)
+    trainer.state["guard"] = {**guard, "loss_scale": scale}
+    before = values(trainer.state["params"])
+    history = trainer.run(1)
+    assert history[0]["bad"] == 1 and history[0]["loss_scale"] == 2.0**23
+    for path, leaf in values(trainer.state["params"]).items():
+        np.testing.assert_array_equal(leaf, before[path])
+    calm = step._rescaled(jnp.float32(8), jnp.int32(1999), jnp.bool_(True))
+    assert (float(calm["loss_scale"]), int(calm["calm_steps"])) == (16.0, 0)
+
+
+def test_the_average_of_a_run_is_the_mean_of_the_last_parameters(rows):
+    trainer = Trainer(rows, optim={"swa": {"start": 2, "every": 1}})
+    kept = []
+    for at in range(4):
+        trainer.run(1)
+        if at + 1 >= 2:
+            kept.append(values(trainer.state["params"]))
+    for path, leaf in values(trainer.state["average"]).items():
+        np.testing.assert_allclose(leaf, np.mean([x[path] for x in kept], axis=0), rtol=1e-5)
 
 
 def test_clipping_bounds_the_update_but_reports_the_norm(rows):

@@ -7,7 +7,7 @@ import re
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from tsmjax import cluster
+from tsmjax import cluster, environment
 from tsmjax.config import completed, read
 from tsmjax.errors import InputError, closest
 
@@ -26,6 +26,7 @@ def parse(argv: list[str]) -> tuple[dict, str | None, dict[str, str | None], int
     workdir = flags.DEFINE_string("workdir", None, "Run folder.", flag_values=values)
     cluster.define_flags(values)
     devices = flags.DEFINE_integer("dry_run", None, "Devices.", 0, flag_values=values)
+    place_name = flags.DEFINE_string("env", None, "Environment.", flag_values=values)
     try:
         complete = _open_fields(completed(_load(name)) if name else {})
         config = config_flags.DEFINE_config_dict(
@@ -33,7 +34,7 @@ def parse(argv: list[str]) -> tuple[dict, str | None, dict[str, str | None], int
         )
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        hint = closest(error.flagname, ("config", "workdir", "dry_run", *cluster.SETTINGS))
+        hint = closest(error.flagname, ("config", "workdir", "dry_run", "env", *cluster.SETTINGS))
         raise InputError(f"There is no flag --{error.flagname}{hint}; see --help.") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_sentence(error)) from error
@@ -46,7 +47,13 @@ def parse(argv: list[str]) -> tuple[dict, str | None, dict[str, str | None], int
     # Grain reads absl's own flags when it starts worker processes.
     flags.FLAGS.mark_as_parsed()
     place = {name: values[name].value for name in cluster.SETTINGS}
-    return config.value.to_dict(), workdir.value, place, devices.value
+    found = place_name.value or environment.detect()
+    if found != "local":
+        print(
+            f"Environment: {found}{'' if place_name.value else ' (detected; --env says otherwise)'}"
+        )
+    located = environment.locate(config.value.to_dict(), found)
+    return located, workdir.value, place, devices.value
 
 
 def _split(argv: list[str]) -> tuple[str, list[str]]:

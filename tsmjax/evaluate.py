@@ -50,6 +50,8 @@ from tsmjax.monitor import plots
 from tsmjax.monitor.logs import as_text, console
 from tsmjax.nn import functional
 
+CLIP_TASKS = ("skeleton", "distill")  # their models name the action of a clip
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -346,7 +348,7 @@ def run(arguments: Sequence[str]) -> list[Score]:
       InputError: for a wrong option, suite or checkpoint.
     """
     options = _parse(arguments)
-    if any(_kind(path) == "skeleton" for path in options.checkpoint):
+    if any(_kind(path) in CLIP_TASKS for path in options.checkpoint):
         _score_clips(options)
         return []
     if options.weights:
@@ -388,7 +390,7 @@ def _kind(path: str) -> str:
 def _score_clips(options: argparse.Namespace) -> None:
     """Score classifiers of clips."""
     paths = options.checkpoint
-    if others := [path for path in paths if _kind(path) != "skeleton"]:
+    if others := [path for path in paths if _kind(path) not in CLIP_TASKS]:
         raise InputError(
             f"The checkpoint {others[0]} is no classifier of skeletons as the others are: score it "
             "by itself."

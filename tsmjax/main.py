@@ -16,6 +16,9 @@ Examples:
 --dry_run    print parameters, shardings, memory of a device and FLOPs, and train nothing: on the
              devices that are here, or --dry_run=N on N devices that need not be.
 
+--env        local, kaggle or lambda: where data are looked for that are not at data.path; detected
+             unless given.
+
 --coordinator, --num_processes, --process_id and others start one run on several hosts, where the
 launcher does not tell; docs/hosts.md lists them.
 

@@ -76,6 +76,24 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SwaConfig:
+    """Stochastic weight averaging: the plain mean of the parameters at the end of some epochs.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018), algorithm 1.
+
+    Attributes:
+      start: when the first parameters enter the mean, as "75%"; "" for no averaging.
+      every: distance between those that enter.
+      lr: learning rate from `start` on; 0 keeps the schedule's, which may end so low that all
+        parameters in the mean are alike.
+    """
+
+    start: Duration = ""
+    every: Duration = "1 epochs"
+    lr: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """How to optimise, and for how long.
 
@@ -104,7 +122,11 @@ class OptimConfig:
       clip: largest global gradient norm; 0 turns clipping off.
       accumulate: micro-batches per step; sums and weights are added, never means.
       average: decay of the exponential moving average of the parameters; 0 keeps none.
+      swa: their plain average over the last part of the run, instead.
       precision: type of the forward and backward pass; masters and moments are float32 always.
+        "float16", for GPUs without bfloat16, scales the loss so that gradients do not vanish.
+      loss_scale: factor of the loss at the start, with "float16". A step that overflows changes
+        nothing and halves it; 2,000 steps without one double it.
       max_bad_steps: consecutive non-finite steps after which training stops.
       nan_policy: what a non-finite step does: leave everything as it was ("keep_old"); or, beside
         that, set statistics of BatchNorm back to mean 0 and variance 1 ("reset_bn"), which a net
@@ -133,21 +155,64 @@ class OptimConfig:
     clip: float = 1.0
     accumulate: int = 1
     average: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    swa: SwaConfig = SwaConfig()
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    loss_scale: float = 4096.0
     max_bad_steps: int = 20
     nan_policy: Literal["keep_old", "reset_bn", "raise"] = "keep_old"
 
     def __post_init__(self):
         """Check the ranges that no type can."""
+        if self.precision == "float16" and self.nan_policy == "raise":
+            raise InputError(
+                "optim.nan_policy is 'raise', but with optim.precision 'float16' steps overflow "
+                "now and then: use 'keep_old'."
+            )
         if self.nan_policy == "raise":
             object.__setattr__(self, "max_bad_steps", 1)
         if self.accumulate < 1:
             raise InputError(f"optim.accumulate is {self.accumulate}, but must be at least 1.")
         if not 0 <= self.average < 1:
             raise InputError(f"optim.average is {self.average}, but must be in [0, 1).")
+        if self.average and self.swa.start:
+            raise InputError("optim.average and optim.swa.start are both set: choose one average.")
+        if self.swa.lr and not self.swa.start:
+            raise InputError("optim.swa.lr is set, but optim.swa.start is not: say when it begins.")
         for phase in self.phases[:-1]:
             if phase.length is None:
                 raise InputError("Every entry of optim.phases but the last needs a length.")
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the parameters is kept."""
+        return bool(self.average or self.swa.start)
+
+
+def averaging(
+    config: OptimConfig, total: int, steps_per_epoch: float | None = None
+) -> optax.Schedule:
+    """Build step → share of the old average in the new one; the step is that of the update, from 0.
+
+    A plain mean forgets everything up to its start, then moves only when parameters enter it, the
+    n-th of them with a share of 1 / n.
+
+    Raises:
+      InputError: when the mean starts behind the end, or epochs are asked of data without any.
+    """
+    if not config.swa.start:
+        return lambda step: config.average
+    start = steps_of(config.swa.start, "optim.swa.start", steps_per_epoch, total)
+    every = max(steps_of(config.swa.every, "optim.swa.every", steps_per_epoch, total), 1)
+    if start >= total:
+        raise InputError(f"optim.swa.start is {start:,} steps, but the run has {total:,}.")
+
+    def share(step: jax.Array) -> jax.Array:
+        since = step + 1 - start
+        entered = jnp.maximum(since, 0) // every
+        moving = jnp.where(since % every == 0, entered / (entered + 1), 1.0)
+        return jnp.where(since <= 0, 0.0, moving)
+
+    return share
 
 
 def learning_rate(
@@ -180,6 +245,9 @@ def learning_rate(
         start += length
         ends.append(start)
     curve = optax.join_schedules(pieces, ends[:-1])
+    if config.swa.lr:
+        from_here = steps_of(config.swa.start, "optim.swa.start", steps_per_epoch, total)
+        curve = optax.join_schedules([curve, lambda step: config.swa.lr], [from_here])
     if config.stepping == "step":
         return curve
     if steps_per_epoch is None:

@@ -66,7 +66,11 @@ class Blueprint:
         """Abstract parameters of the model in float32: frozen leaves too, but no adapters."""
         model = overlay(self.params["model"], self.frozen["params"].get("model", {}))
         model, _ = lora.split(model)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), model)
+        return _in_float32(model)
+
+    def frozen_params(self, path: str) -> Tree:
+        """Abstract parameters in float32 of the module at `path` inside the frozen one."""
+        return _in_float32(_under(self.frozen["params"]["frozen"], path))
 
 
 def blueprint(task: Task, config: optim.OptimConfig) -> Blueprint:
@@ -98,15 +102,18 @@ def create(
     tx = optim.transformation(config, optim.groups(config, plan.params))
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
+        scale = {}
+        if config.precision == "float16":
+            scale = {"loss_scale": jnp.float32(config.loss_scale), "calm_steps": jnp.int32(0)}
         params, stats, frozen = _partition(
             _split(_build(task, config, nnx.Rngs(key))), config, task.freeze
         )
         state = {
             "params": params,
             "stats": stats,
-            "average": jax.tree.map(jnp.copy, params) if config.average else {},
+            "average": jax.tree.map(jnp.copy, params) if config.averages else {},
             "opt": tx.init(params),
-            "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0)},
+            "guard": {"bad": jnp.int32(0), "bad_in_row": jnp.int32(0), **scale},
             "step": jnp.int32(0),
         }
         # An initialiser may leave a weakly typed leaf (jnp.full without a dtype); the step returns
@@ -141,28 +148,24 @@ def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[
       stats: nested dict with (some of) the model's statistics.
     """
     loaded = flatten(model)
-
-    def put(tree: Tree, values: dict[str, Any]) -> Tree:
-        return unflatten(
-            {
-                path: jax.device_put(jnp.asarray(values[path], leaf.dtype), leaf.sharding)
-                if path in values
-                else leaf
-                for path, leaf in flatten(tree).items()
-            }
-        )
-
-    params = {**state["params"], "model": put(state["params"]["model"], loaded)}
-    new_stats = {**state["stats"], "model": put(state["stats"]["model"], flatten(stats))}
+    params = {**state["params"], "model": _put(state["params"]["model"], loaded)}
+    new_stats = {**state["stats"], "model": _put(state["stats"]["model"], flatten(stats))}
     average = jax.tree.map(jnp.copy, params) if state["average"] else {}
     new_frozen = {
         **frozen,
         "params": {
             **frozen["params"],
-            "model": put(frozen["params"].get("model", {}), loaded),
+            "model": _put(frozen["params"].get("model", {}), loaded),
         },
     }
     return {**state, "params": params, "stats": new_stats, "average": average}, new_frozen
+
+
+def replace_frozen(frozen: Tree, path: str, params: Tree, stats: Tree) -> Tree:
+    """Put host arrays of a loaded module in place of the one at `path` inside the frozen module."""
+    loaded = {**flatten(params), **flatten(stats)}
+    values = {f"frozen/{path}/{name}": leaf for name, leaf in loaded.items()}
+    return {name: _put(frozen[name], values) for name in ("params", "stats")}
 
 
 class Row(NamedTuple):
@@ -217,6 +220,28 @@ def table(plan: Blueprint, config: optim.OptimConfig, state: Tree, frozen: Tree)
 def count(tree: Tree) -> int:
     """Number of scalars in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _put(tree: Tree, values: dict[str, Any]) -> Tree:
+    """Replace the leaves of `tree` whose paths `values` has, types and shardings kept."""
+    return unflatten(
+        {
+            path: jax.device_put(jnp.asarray(values[path], leaf.dtype), leaf.sharding)
+            if path in values
+            else leaf
+            for path, leaf in flatten(tree).items()
+        }
+    )
+
+
+def _in_float32(tree: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
+
+
+def _under(tree: Tree, path: str) -> Tree:
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree
 
 
 def _build(task: Task, config: optim.OptimConfig, rngs: nnx.Rngs) -> Modules:

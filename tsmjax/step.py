@@ -22,6 +22,9 @@ from tsmjax.nn.functional import Tree, flatten, unflatten
 from tsmjax.state import Blueprint
 from tsmjax.tasks import Batch, Task
 
+_CALM = 2000  # steps without an overflow after which the loss scale doubles
+_LARGEST_SCALE = 2.0**24
+
 
 def make_train_step(
     task: Task,
@@ -30,6 +33,7 @@ def make_train_step(
     schedule: optax.Schedule,
     mesh: Mesh,
     param_places: Tree,
+    averaging: optax.Schedule | None = None,
 ) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
     """Build ``train_step(state, frozen, batch, key) -> (state, metrics)``.
 
@@ -40,6 +44,8 @@ def make_train_step(
       schedule: step → learning rate.
       mesh: where rows are spread.
       param_places: shardings of the trainable parameters; gradients are held to them.
+      averaging: step → share of the old average of the parameters in the new one; None for
+        ``config.average``.
 
     A step whose loss or gradient norm is not finite leaves everything but the step counter and the
     guard as it was (but statistics under ``nan_policy`` "reset_bn"). Metrics are float32 scalars:
@@ -56,27 +62,35 @@ def make_train_step(
         )
 
     def loss_of(
-        params: Tree, stats: Tree, frozen: Tree, batch: Batch, weights: Tree, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Tree, Tree]]:
+        params: Tree,
+        stats: Tree,
+        frozen: Tree,
+        batch: Batch,
+        weights: Tree,
+        key: jax.Array,
+        scale: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[jax.Array, Tree, Tree]]:
         modules = plan.assemble(params, stats, frozen)
         with layout.rows_over(sharding.batch_sharding(mesh)):
             sums = task.terms(modules, batch, key, True)
         means = {name: total / weights[name] for name, total in sums.items()}
         loss = sum(task.coefficients[name] * mean for name, mean in means.items())
         trained = {name: getattr(modules, name) for name in stats}
-        return loss, (means, plan.stats_of(trained))
+        return loss if scale is None else scale * loss, (loss, means, plan.stats_of(trained))
 
-    def gradients(params, stats, frozen, batch, weights, key):
+    def gradients(params, stats, frozen, batch, weights, key, scale):
         grad = jax.value_and_grad(loss_of, has_aux=True)
         if parts == 1:
-            (loss, (means, stats)), grads = grad(params, stats, frozen, batch, weights, key)
+            given = (params, stats, frozen, batch, weights, key, scale)
+            (_, (loss, means, stats)), grads = grad(*given)
             return loss, means, stats, sharding.constrain(grads, param_places)
 
         def micro(carry, inputs):
             totals, stats = carry
             part, index = inputs
             part_key = jax.random.fold_in(key, index)
-            (loss, (means, stats)), grads = grad(params, stats, frozen, part, weights, part_key)
+            given = (params, stats, frozen, part, weights, part_key, scale)
+            (_, (loss, means, stats)), grads = grad(*given)
             totals = jax.tree.map(jnp.add, totals, (loss, means, grads))
             return (_hold(totals, param_places), stats), None
 
@@ -99,10 +113,12 @@ def make_train_step(
         batch = task.device(batch, device_key, True)
         # A term without any observation has sum 0 and must not divide by 0.
         weights = {k: jnp.where(w > 0, w, 1.0) for k, w in task.weights(batch).items()}
-        params = state["params"]
+        params, scale = state["params"], state["guard"].get("loss_scale")
         loss, means, stats, grads = gradients(
-            params, state["stats"], frozen, batch, weights, term_key
+            params, state["stats"], frozen, batch, weights, term_key, scale
         )
+        if scale is not None:
+            grads = jax.tree.map(lambda g: g / scale, grads)
         grad_norm = optax.tree.norm(grads)
         if config.clip:
             # The small constant is PyTorch's, so that both clip by the same factor.
@@ -115,10 +131,11 @@ def make_train_step(
             "stats": stats,
             "opt": opt,
         }
+        share = averaging(state["step"]) if averaging else config.average
         new["average"] = jax.tree.map(
-            lambda a, p: config.average * a + (1 - config.average) * p,
+            lambda a, p: share * a + (1 - share) * p,
             state["average"],
-            new["params"] if config.average else {},
+            new["params"] if config.averages else {},
         )
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         last = {name: state[name] for name in new}
@@ -130,6 +147,8 @@ def make_train_step(
             "bad": bad["bad"] + ~good,
             "bad_in_row": jnp.where(good, 0, bad["bad_in_row"] + 1),
         }
+        if scale is not None:
+            guard |= _rescaled(scale, bad["calm_steps"], good)
         metrics = {
             "loss": loss,
             **means,
@@ -151,6 +170,7 @@ def jit_train_step(
     mesh: Mesh,
     state: Tree,
     donate: bool | None = None,
+    averaging: optax.Schedule | None = None,
 ) -> Callable[[Tree, Tree, Batch, jax.Array], tuple[Tree, dict[str, jax.Array]]]:
     """Jit `make_train_step` for states that are placed, before and after it, like `state`.
 
@@ -161,7 +181,7 @@ def jit_train_step(
     if donate is None:
         donate = jax.default_backend() != "cpu"
     return jax.jit(
-        make_train_step(task, plan, config, schedule, mesh, places["params"]),
+        make_train_step(task, plan, config, schedule, mesh, places["params"], averaging),
         donate_argnums=(0,) if donate else (),
         out_shardings=(places, None),
     )
@@ -177,6 +197,20 @@ def make_predict(
             return task.predict(plan.assemble(params, stats, frozen).model, batch)
 
     return predict
+
+
+def _rescaled(scale: jax.Array, calm_steps: jax.Array, good: jax.Array) -> Tree:
+    """Loss scale and steps since it changed, after a step.
+
+    Source: Micikevicius et al., "Mixed Precision Training" (2018), section 3.2, with the constants
+    of PyTorch's scaler.
+    """
+    calm_steps = jnp.where(good, calm_steps + 1, 0)
+    grown = jnp.where(calm_steps >= _CALM, jnp.minimum(2 * scale, _LARGEST_SCALE), scale)
+    return {
+        "loss_scale": jnp.where(good, grown, jnp.maximum(scale / 2, 1.0)),
+        "calm_steps": jnp.where(calm_steps >= _CALM, 0, calm_steps),
+    }
 
 
 def _neutral(stats: Tree) -> Tree:

@@ -26,6 +26,7 @@ from tsmjax import (
     compiler,
     debug,
     distributed,
+    environment,
     optim,
     pretrained,
     runs,
@@ -46,6 +47,7 @@ from tsmjax.monitor import Facts, Monitor, parameters, provenance, results
 from tsmjax.monitor.logs import run_logs, show
 from tsmjax.monitor.profiler import Profiler
 from tsmjax.nn.functional import Tree
+from tsmjax.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     profiler = Profiler(run / "tensorboard", config.log.profile_steps if main else "")
 
     # ------------------------------------------------------------------ what to train, how long
+    config = dataclasses.replace(config, optim=environment.supported(config.optim))
     mesh = sharding.make_mesh(config.mesh)
     if main:
         provenance.write(run, config.to_dict(), mesh.shape)
@@ -115,7 +118,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     sizes = state_lib.count(plan.model_params()), state_lib.count(plan.params)
     show(parameters.table(rows, *sizes), run)
     checkpointer = Checkpointer(run, config.checkpoint, config.evals.mode)
-    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer, task.parts)
+    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer, task)
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
@@ -139,12 +142,17 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
 
     # ------------------------------------------------------------------ compiled functions
     predict = step.make_predict(task, plan, mesh)
+    averaging = optim.averaging(config.optim, total, epoch)
     if config.debug:
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
-        train_step = step.make_train_step(task, plan, config.optim, schedule, mesh, places)
+        train_step = step.make_train_step(
+            task, plan, config.optim, schedule, mesh, places, averaging
+        )
         train_step, predict = debug.checked(train_step, task, plan), debug.eager(predict)
     else:
-        train_step = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
+        train_step = step.jit_train_step(
+            task, plan, config.optim, schedule, mesh, abstract, averaging=averaging
+        )
         predict = compiler.jit(predict, out_shardings=sharding.batch_sharding(mesh))
     key = jax.random.key(config.seed)
 
@@ -311,7 +319,7 @@ def _start(
     abstract: Tree,
     abstract_frozen: Tree,
     checkpointer: Checkpointer,
-    parts: Mapping[str, str],
+    task: Task,
 ) -> _Start:
     """Own run folder, else `resume_from`, else `init_from`, else fresh parameters."""
     settings = config.checkpoint
@@ -330,10 +338,12 @@ def _start(
         facts = {"monitor": meta["facts"]["monitor"]}
         begin = _Start(state, frozen, at, facts)
     else:
-        state, frozen = fresh_state(config, plan, init, parts)
+        state, frozen = fresh_state(config, plan, init, task)
         begin = _Start(state, frozen, 0, {})
     if jax.tree.leaves(begin.frozen):
+        teachers = ", ".join(task.teachers.values())
         source = settings.init_from or settings.resume_from or f"seed {config.seed}"
+        source = f"{source}; teachers {teachers}" if teachers else source
         checkpoint.save_frozen(run, begin.frozen, source)
     return begin
 
@@ -342,19 +352,26 @@ def fresh_state(
     config: Config,
     plan: state_lib.Blueprint,
     init: Callable[[jax.Array], tuple[Tree, Tree]],
-    parts: Mapping[str, str],
+    task: Task,
 ) -> tuple[Tree, Tree]:
-    """Make state and frozen leaves of step 0: fresh, or with the weights of `init_from` or `parts`.
+    """Make state and frozen leaves of step 0: fresh, or with the weights that the config names.
 
     Args:
-      config: the config.
+      config: the config; ``checkpoint.init_from`` comes before the task's `parts`.
       plan: the task's modules.
       init: makes fresh leaves.
-      parts: child of the model → checkpoint that it starts from when there is no `init_from`.
+      task: names checkpoints of parts of the model, and of teachers.
     """
     state, frozen = init(jax.random.key(config.seed))
     settings = config.checkpoint
-    for name, source in parts.items() if not settings.init_from else ():
+    for path, source in task.teachers.items():
+        loaded = pretrained.load(source)
+        chosen, note = pretrained.fit(
+            loaded.params, plan.frozen_params(path), (), f"{loaded.source} for the teacher {path}"
+        )
+        frozen = state_lib.replace_frozen(frozen, path, chosen, loaded.stats)
+        log.info("Teacher: %s.", note)
+    for name, source in task.parts.items() if not settings.init_from else ():
         loaded = pretrained.load(source, default="final")
         chosen, note = pretrained.fit(
             loaded.params, plan.model_params()[name], (), f"{loaded.source} for model.{name}"

@@ -11,7 +11,7 @@ import pytest
 
 import tsmjax
 from configs import last_test
-from tsmjax import evaluate, optim
+from tsmjax import evaluate, optim, sharding, state
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.synthetic.skeletons import rows
@@ -167,6 +167,35 @@ def test_training_resumes_exactly_and_ensembles_are_scored(folder, tmp_path, cap
     found = best.scores()
     assert found["top1"] == pytest.approx(outcome["test"]["ntu60/top1"])
     assert evaluate.main([*command, str(scores), "--weights", "1"]) == 2
+
+
+def test_statistics_are_measured_anew_for_averaged_parameters(folder):
+    values = config(folder, average=0.9)
+    values["task"]["augment"] = {}
+    values["data"]["frames"] = 8
+    task = resolve(values).build_task()
+    plan = state.blueprint(task, task.config.optim)
+    mesh = sharding.make_mesh(task.config.mesh, jax.devices()[:1])
+    rng = np.random.default_rng(0)
+    place = sharding.replicated(mesh)
+    trees = [
+        jax.tree.map(lambda x: jax.device_put(rng.normal(0, 0.1, x.shape).astype("f4"), place), t)
+        for t in (plan.params, plan.stats)
+    ]
+    batches = task.batches("train", 0, 1)
+    task.before(plan.frozen)
+    old = {"params": trees[0], "stats": trees[1], "average": trees[0], "step": jnp.int32(4)}
+    new = task.after(old)
+    steps = range(4, 4 + int(np.ceil(batches.steps_per_epoch)))
+    joints = np.stack([batches[step]["joints"][:, 0] for step in steps])
+    found = new["stats"]["model"]["stem"]["stream_norms"]["0"]
+    np.testing.assert_allclose(found["mean"], joints.mean(axis=(0, 1, 2, 3)), atol=1e-4)
+    np.testing.assert_allclose(found["var"], joints.var(axis=(1, 2, 3)).mean(axis=0), rtol=1e-3)
+    before = flatten(old["stats"])
+    assert not any(np.allclose(x, before[path]) for path, x in flatten(new["stats"]).items())
+    assert new["params"] is old["params"]
+    without = {**old, "average": {}}
+    assert task.after(without) is without
 
 
 def test_the_joints_and_actions_must_be_those_of_the_model(folder):

@@ -54,6 +54,12 @@ class AugmentConfig:
                 "[0, 1)."
             )
 
+    @property
+    def random(self) -> bool:
+        """Whether a clip is not the same in every epoch."""
+        drawn = (self.scale, self.shear, self.noise, self.mirror, self.crop[0] < 1)
+        return any(drawn) or any(self.rotation)
+
 
 def augment(
     joints: jax.Array, key: jax.Array, config: AugmentConfig, frames: int, mirror: Sequence[int]
@@ -122,7 +128,7 @@ def resample(joints: jax.Array, start: jax.Array, length: jax.Array, frames: int
 
 
 def streams(
-    joints: jax.Array, names: Sequence[str], parents: Sequence[int]
+    joints: jax.Array, names: Sequence[str], parents: Sequence[int], backward: bool = False
 ) -> dict[str, jax.Array]:
     """Derive streams from joints (B, M, T, V, 3).
 
@@ -133,6 +139,7 @@ def streams(
       joints: the joints.
       names: which, of `STREAMS`.
       parents: parent of each joint; a root is its own.
+      backward: a velocity is this frame minus the one before instead, zero in the first frame.
     """
     bone = joints - joints[:, :, :, np.asarray(parents)]
     here = (joints != 0).any(axis=(3, 4), keepdims=True)
@@ -140,7 +147,8 @@ def streams(
 
     def velocity(x: jax.Array) -> jax.Array:
         moved = jnp.where(both, x[:, :, 1:] - x[:, :, :-1], 0.0)
-        return jnp.pad(moved, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
+        pad = (1, 0) if backward else (0, 1)
+        return jnp.pad(moved, ((0, 0), (0, 0), pad, (0, 0), (0, 0)))
 
     derive = {
         "joint": lambda: joints,

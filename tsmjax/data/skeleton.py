@@ -409,7 +409,10 @@ class SkeletonBatches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's part of the batch of `step`, for any step from 0."""
+        return self._reader.read(*self.drawn_clips(step))
+
+    def drawn_clips(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the clips of this host's part of a batch, and their ordinals, (B,) each."""
         draws = step * self.rows + self._mine
         epoch, ordinal = np.divmod(draws, len(self._clips))
-        clips = self._clips[permute(ordinal, len(self._clips), self._seed, epoch)]
-        return self._reader.read(clips, draws)
+        return self._clips[permute(ordinal, len(self._clips), self._seed, epoch)], draws

@@ -6,15 +6,17 @@
                                          [--processes N] [--slurm FILE] [--dir DIR] [--config.SECTION.FIELD=VALUE …]
     python -m tsmjax.experiments sweep   --dir DIR
     python -m tsmjax.experiments report  DIR|RUN … [--output FILE.html]
+    python -m tsmjax.experiments run     FILE.yaml [NAME=VALUE …] [--dir DIR]
 
 list     one row an experiment under experiments/ or the folders named: runs, how they ended, the best.
 compare  one row a run, best first: where the configs differ, then the scores. --csv has every score.
 sweep    trains once for each combination of values (grid), or --trials times with drawn values: FIELD=low..high
          is a range, FIELD=log:low..high one that is even in its logarithm. The last form takes a sweep up again
-         that was stopped. --slurm writes a script for a job array instead of training here.
+         that was stopped. The field "variant" stands for the argument of the config file. --slurm writes a script for a job array instead of training here.
 report   report.html of a run, or of several side by side: one file without anything to load from elsewhere.
+run      the stages of a pipeline, each when its conditions hold; the same command goes on where it was stopped.
 
-Exit codes: 0 done, 1 a trial of a sweep failed, 2 wrong input, 75 a sweep was stopped (start it again).
+Exit codes: 0 done, 1 a trial or a stage failed, 2 wrong input, 75 stopped (start it again).
 """  # noqa: E501
 
 from __future__ import annotations
@@ -148,7 +150,24 @@ def _report(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS = {"list": _list, "compare": _compare, "sweep": _sweep, "report": _report}
+def _run(arguments: list[str]) -> int:
+    from tsmjax.experiments import pipeline
+
+    parser = _parser("run")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("values", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument("--dir", type=Path, help="folder of the stages, instead of the file's")
+    options = parser.parse_args(arguments)
+    return pipeline.run(pipeline.load(options.file, options.values, options.dir))
+
+
+_COMMANDS = {
+    "list": _list,
+    "compare": _compare,
+    "sweep": _sweep,
+    "report": _report,
+    "run": _run,
+}
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

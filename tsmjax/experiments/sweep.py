@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -25,14 +23,14 @@ from tsmjax import runs
 from tsmjax.checkpoint import write_json
 from tsmjax.config import resolve
 from tsmjax.errors import InputError
-from tsmjax.experiments import compare, records, space
+from tsmjax.experiments import ablations, compare, records, space
+from tsmjax.experiments import processes as processes_lib
 from tsmjax.experiments.space import Values
 from tsmjax.monitor.logs import console
 
 METHODS = ("grid", "random", "optuna")
+VARIANT = "variant"  # what stands for the argument of the config file in a space
 _POLL = 0.2  # seconds between looks at the processes
-_RESTART = 75  # exit code of a run that was told to stop and can go on
-_TERMINATE = 1  # prctl's number for "a signal when the parent dies"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +66,15 @@ class Sweep:
 
     def command(self, run: Path, values: Values) -> list[str]:
         """Return the training command of a trial."""
+        fields = dict(values)
+        words = [word for word in (fields.pop(VARIANT, ""),) if word]
+        name, _, argument = self.config.partition(":")
+        argument = ",".join([*words, *filter(None, [argument])])
+        config = f"{name}:{argument}" if argument else name
         return [
-            *(sys.executable, "-m", "tsmjax.main", f"--config={self.config}"),
+            *(sys.executable, "-m", "tsmjax.main", f"--config={config}"),
             *self.overrides,
-            *(f"--config.{field}={value}" for field, value in values.items()),
+            *(f"--config.{field}={value}" for field, value in fields.items()),
             f"--workdir={run}",
         ]
 
@@ -161,7 +164,7 @@ def run(sweep: Sweep, folder: Path, processes: int, devices: Sequence[str] = ())
     slots = [devices[i % len(devices)] if devices else "" for i in range(processes)]
     working: dict[int, tuple[subprocess.Popen, str]] = {}
     failed: list[int] = []
-    with _Stop() as stop:
+    with processes_lib.Stop() as stop:
         while True:
             while slots and not stop.asked and (trial := sampler.ask()):
                 number, values = trial
@@ -173,7 +176,7 @@ def run(sweep: Sweep, folder: Path, processes: int, devices: Sequence[str] = ())
             for number in [n for n, (process, _) in working.items() if process.poll() is not None]:
                 process, device = working.pop(number)
                 slots.append(device)
-                if process.returncode == _RESTART or stop.asked:
+                if process.returncode == processes_lib.RESTART or stop.asked:
                     stop.asked = True  # the machine is being cleared
                     continue
                 score = _score(sweep, folder, number, process.returncode)
@@ -186,7 +189,7 @@ def run(sweep: Sweep, folder: Path, processes: int, devices: Sequence[str] = ())
             time.sleep(_POLL)
     if stop.asked:
         console.print(f"Stopped; go on with: python -m tsmjax.experiments sweep --dir={folder}")
-        return _RESTART
+        return processes_lib.RESTART
     conclude(sweep, folder)
     return 1 if failed else 0
 
@@ -198,7 +201,7 @@ def run_one(sweep: Sweep, folder: Path, number: int) -> int:
         raise InputError(f"--trial={number}, but the trials are 0 to {len(trials) - 1}.")
     if _done(sweep, folder)[number]:
         return 0
-    with _Stop() as stop:
+    with processes_lib.Stop() as stop:
         process = _start(sweep, folder, number, trials[number], "")
         while process.poll() is None:
             if stop.asked:
@@ -214,7 +217,16 @@ def conclude(sweep: Sweep, folder: Path) -> None:
     """Print the comparison, and write `run_history.csv` and the link to the best run."""
     found = records.find([folder])
     metric, mode = records.deciding(found)
-    console.print(compare.table(found, metric, mode, f"sweep {folder}"))
+    if sweep.method == "grid" and VARIANT in space.parse(sweep.space):
+        variants = {}
+        for number, values in enumerate(sweep.listed()):
+            others = [f"{field}={value}" for field, value in values.items() if field != VARIANT]
+            run = records.Run(sweep.folder(folder, number))
+            variants[" ".join([values[VARIANT], *others])] = run
+        console.print(ablations.table(variants, metric, f"ablations {folder}"))
+        ablations.plot(variants, metric, folder / "ablations.png")
+    else:
+        console.print(compare.table(found, metric, mode, f"sweep {folder}"))
     compare.write_history(folder)
     runs.link_best(found[0].path, sweep.metric, sweep.mode)
 
@@ -245,29 +257,11 @@ set -euo pipefail
 cd "${{SLURM_SUBMIT_DIR:?submit this file with sbatch}}"
 code=0
 srun "${{PYTHON:-python}}" -m tsmjax.experiments sweep --dir={here} --trial="$SLURM_ARRAY_TASK_ID" || code=$?
-if ((code == {_RESTART})); then
+if ((code == {processes_lib.RESTART})); then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
 exit "$code"
 """  # noqa: E501
-
-
-class _Stop:
-    """Turns SIGTERM and Ctrl-C into a flag while a sweep runs."""
-
-    def __enter__(self) -> _Stop:
-        self.asked = False
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
 
 
 def _sampler(sweep: Sweep, folder: Path) -> space.Sampler:
@@ -286,30 +280,10 @@ def _start(
 ) -> subprocess.Popen:
     """Start the process of a trial; its output is appended to `sweep.log` of its run folder."""
     run = sweep.folder(folder, number)
-    run.mkdir(parents=True, exist_ok=True)
-    log = (run / "sweep.log").open("ab")
-    # The child inherits the lock. When the sweep itself was killed, its trials may still be saving.
-    fcntl.flock(log, fcntl.LOCK_EX)
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": device} if device else {})}
     told = ", ".join(f"{field}={value}" for field, value in values.items())
     console.print(f"Trial {number + 1}/{sweep.trials}: {told}", markup=False, highlight=False)
-    with log:
-        return subprocess.Popen(
-            sweep.command(run, values),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the sweep, which asks its trials to save
-            preexec_fn=_die_with_parent,
-        )
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the sweep is gone, so that no trial trains on unseen."""
-    import ctypes
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_TERMINATE, signal.SIGTERM)
+    return processes_lib.start(sweep.command(run, values), run / "sweep.log", environment)
 
 
 def _score(sweep: Sweep, folder: Path, number: int, code: int) -> float | None:
@@ -317,8 +291,7 @@ def _score(sweep: Sweep, folder: Path, number: int, code: int) -> float | None:
     run = sweep.folder(folder, number)
     score = records.Run(run).scores.get(sweep.metric) if code == 0 else None
     if code:
-        lines = (run / "sweep.log").read_text(errors="replace").strip().splitlines()
-        why = f"exit code {code}: {lines[-1] if lines else 'no output'}"
+        why = f"exit code {code}: {processes_lib.last_line(run / 'sweep.log')}"
     else:
         why = f"{sweep.metric}={score:.5f}" if score is not None else "no finite score"
     console.print(f"Trial {number + 1}/{sweep.trials} ended, {why}", markup=False, highlight=False)

@@ -56,6 +56,8 @@ class Task(abc.ABC):
       freeze: (path pattern, frozen?) rules for leaves that no rule of ``optim.freeze`` matches.
       parts: name of a child of the model → the checkpoint that it starts from, unless the whole
         model starts from one.
+      teachers: path of a module inside the frozen one → the checkpoint that it is, the best one of
+        a run folder.
       coefficients: weight of each term in the loss.
       couples_rows: True when a term mixes rows (InfoNCE), which gradient accumulation would change.
     """
@@ -64,6 +66,7 @@ class Task(abc.ABC):
     lora: Sequence[tuple[str, bool]] = ()
     freeze: Sequence[tuple[str, bool]] = ()
     parts: Mapping[str, str] = types.MappingProxyType({})
+    teachers: Mapping[str, str] = types.MappingProxyType({})
     coefficients: dict[str, float]
     couples_rows: bool = False
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,11 +21,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tsmjax import config as config_lib
+from tsmjax import sharding
 from tsmjax.data import motion
 from tsmjax.data.motion import AugmentConfig
 from tsmjax.data.skeleton import DataConfig, Reader, SkeletonBatches, SkeletonData
 from tsmjax.errors import InputError
 from tsmjax.evals.clips import ClipEvaluator
+from tsmjax.nn.functional import Tree
+from tsmjax.state import blueprint
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
 
@@ -71,6 +75,7 @@ class Task(BaseTask):
         self.coefficients = {"cross_entropy": 1.0, "top1": 0.0, "not_finite": 0.0}
         if config.task.bottleneck != "none":
             self.coefficients["bottleneck"] = config.task.bottleneck_weight
+        self._frozen: Tree = {}
 
     def build(self, rngs: nnx.Rngs) -> Modules:
         """Construct the model with fresh parameters.
@@ -89,7 +94,7 @@ class Task(BaseTask):
 
     def batches(self, split: str, host: int, hosts: int) -> SkeletonBatches:
         """Open the training part; `split` is "train", the only one that is sampled."""
-        return SkeletonBatches(
+        self._batches = SkeletonBatches(
             self.data,
             self.config.data,
             frames=self.config.model.frames,
@@ -97,6 +102,7 @@ class Task(BaseTask):
             host=host,
             hosts=hosts,
         )
+        return self._batches
 
     def device(self, batch: Batch, key: jax.Array, train: bool) -> Batch:
         """Augment the clips of a training step."""
@@ -118,18 +124,26 @@ class Task(BaseTask):
         self, modules: Modules, batch: Batch, key: jax.Array | None, train: bool
     ) -> dict[str, jax.Array]:
         """Sum cross-entropy and bottleneck over the clips."""
-        config, weight, label = self.config.task, batch["weight"], batch["label"]
+        return self.sums(self.forward(modules.model, batch, key, train), batch)
+
+    def forward(
+        self, model: nnx.Module, batch: Batch, key: jax.Array | None, train: bool
+    ) -> dict[str, Any]:
+        """Run the model over the clips, causal in as many training steps as the config says."""
         causal = None
-        if config.causal and train:
+        if self.config.task.causal and train:
             key, causal_key = jax.random.split(key)
-            causal = jax.random.bernoulli(causal_key, config.causal)
-        out = modules.model(
-            self.streams(batch["joints"]), batch["present"], train=train, key=key, causal=causal
-        )
+            causal = jax.random.bernoulli(causal_key, self.config.task.causal)
+        streams = self.streams(batch["joints"])
+        return model(streams, batch["present"], train=train, key=key, causal=causal)
+
+    def sums(self, out: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
+        """Sum the terms over the clips, given what the model says of them."""
+        weight, label = batch["weight"], batch["label"]
         logits = out["logits"]
         chances = jax.nn.log_softmax(logits)
         own = jnp.take_along_axis(chances, label[:, None], axis=1)[:, 0]
-        smoothing = config.label_smoothing
+        smoothing = self.config.task.label_smoothing
         losses = -(1 - smoothing) * own - smoothing * chances.mean(axis=1)
         terms = {
             "cross_entropy": (weight * losses).sum(),
@@ -155,10 +169,12 @@ class Task(BaseTask):
         read = 1 if self.family.bodies(self.config.model) == "first" else bodies
         return self.family.flops(self.config.model, clips * read)
 
-    def streams(self, joints: jax.Array) -> dict[str, jax.Array]:
-        """Derive the streams that the model takes from joints (B, M, T, V, 3)."""
-        names = self.family.input_streams(self.config.model)
-        return motion.streams(joints, names, self.parents)
+    def streams(self, joints: jax.Array, model: Any = None) -> dict[str, jax.Array]:
+        """Derive what a model, by its config, takes from joints (B, M, T, V, 3); None for ours."""
+        model = self.config.model if model is None else model
+        backward = getattr(model, "causal", "no") == "strict"
+        names = self.family.input_streams(model)
+        return motion.streams(joints, names, self.parents, backward)
 
     def evaluators(self, split: str) -> Sequence[Any]:
         """The validation or test clips, named like the data set."""
@@ -179,6 +195,46 @@ class Task(BaseTask):
             config.evals.batch_size,
             split,
         )
+
+    def before(self, frozen: Tree) -> None:
+        """Keep the frozen leaves for `after`."""
+        self._frozen = frozen
+
+    def after(self, state: Tree) -> Tree:
+        """Measure the statistics of BatchNorm for averaged parameters, which have seen no batch.
+
+        Each becomes its plain mean over the batches of one more epoch, in training mode, augmented
+        and with dropout.
+
+        Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018), section 3.2.
+        """
+        if not state["average"]:
+            return state
+        plan = blueprint(self, self.config.optim)
+        mesh = jax.tree.leaves(state["average"])[0].sharding.mesh
+        zeros = jax.tree.map(jnp.zeros_like, state["stats"])
+
+        @jax.jit
+        def add(total: Tree, average: Tree, frozen: Tree, batch: Batch, key: jax.Array) -> Tree:
+            device_key, term_key = jax.random.split(key)
+            modules = plan.assemble(average, zeros, frozen)
+            self.terms(modules, self.device(batch, device_key, True), term_key, True)
+            moved = plan.stats_of({name: getattr(modules, name) for name in zeros})
+            return jax.tree.map(jnp.add, total, moved)
+
+        total, key, step = zeros, jax.random.key(self.config.seed), int(state["step"])
+        count = math.ceil(self._batches.steps_per_epoch)
+        for number in range(step, step + count):
+            batch = sharding.put_batch(self._batches[number], mesh)
+            total = add(
+                total, state["average"], self._frozen, batch, jax.random.fold_in(key, number)
+            )
+        # Statistics that were zero have moved by one part in ten towards those of the batch.
+        scale = 1.0 / (count * (1.0 - self.family.MOMENTUM))
+        stats = jax.tree.map(
+            lambda new, old: jax.device_put(scale * new, old.sharding), total, state["stats"]
+        )
+        return {**state, "stats": stats}
 
     def artefacts(self) -> dict[str, Any]:
         """Names of the actions, and the joints that the model was trained on."""

@@ -28,13 +28,15 @@ convolutions see the past only.
 Parameters and statistics (`nnx.BatchStat`, always float32) are all that a model holds.
 """
 
+from tsmjax.models.last.blocks import MOMENTUM
 from tsmjax.models.last.config import BaseParts, Compat, Config, ShiftFuseParts
-from tsmjax.models.last.model import NETS, Model, bodies, input_streams
+from tsmjax.models.last.model import NETS, Model, bodies, input_streams, widths
 from tsmjax.models.last.presets import DECAY, SHARDING, TABLES, flops
 from tsmjax.models.last.skeletons import SKELETONS, Skeleton, skeleton
 
 __all__ = [
     "DECAY",
+    "MOMENTUM",
     "NETS",
     "SHARDING",
     "SKELETONS",
@@ -49,4 +51,5 @@ __all__ = [
     "flops",
     "input_streams",
     "skeleton",
+    "widths",
 ]

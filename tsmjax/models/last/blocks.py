@@ -23,7 +23,7 @@ from tsmjax.nn.dropout import dropout
 from tsmjax.nn.linear import Linear
 
 EPSILON = 1e-5
-MOMENTUM = 0.9
+MOMENTUM = 0.9  # share of the old running statistics in the new ones
 
 
 class Pass(NamedTuple):
@@ -231,8 +231,12 @@ class GatedPool(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (C, V, T, N) to (C, N)."""
+        return self.blend(x.mean(axis=(1, 2)), x.max(axis=(1, 2)))
+
+    def blend(self, mean: jax.Array, largest: jax.Array) -> jax.Array:
+        """Join both poolings, (C, N) each."""
         gate = jax.nn.sigmoid(self.gate[...])[:, None]
-        return gate * x.mean(axis=(1, 2)) + (1 - gate) * x.max(axis=(1, 2))
+        return gate * mean + (1 - gate) * largest
 
 
 class Classifier(nnx.Module):

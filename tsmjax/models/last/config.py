@@ -102,6 +102,9 @@ class Config:
       drop_path: largest rate of stochastic depth; likewise.
       stream_merge: how a net with one pass a stream (LAST-v2) joins their logits: log of the mean
         probability, or sum.
+      causal: with "strict" a frame never depends on a later one, in training as in use: temporal
+        convolutions look back only, and so do velocities; the last pooling alone sees all frames.
+        Nets that gate or transform whole clips cannot.
       shiftfuse: parts of a ShiftFuse block.
       base: parts of a LAST-Base block.
       compat: defects of the reference to reproduce.
@@ -119,6 +122,7 @@ class Config:
     dropout: float | None = None
     drop_path: float | None = None
     stream_merge: Literal["mean_prob", "sum_logits"] = "mean_prob"
+    causal: Literal["no", "strict"] = "no"
     shiftfuse: ShiftFuseParts = ShiftFuseParts()
     base: BaseParts = BaseParts()
     compat: Compat = Compat()

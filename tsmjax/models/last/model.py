@@ -41,10 +41,11 @@ class Model(nnx.Module):
           InputError: when the net has no such size, or cannot take what the config says.
         """
         self.config = config
-        size = size_of(config)
-        channels = config.channels or size.channels
+        size, channels = size_of(config), widths(config)
         self.stem, width = _stem(config, channels, rngs=rngs)
         self.stages = nnx.List(_stages(config, width, channels, rngs=rngs))
+        if config.causal == "strict":
+            _check_causal(config)
         gated = config.net not in ("last_e", "last_v2")
         self.pool = GatedPool(channels[-1], rngs=rngs) if gated else None
         rate = size.dropout if config.dropout is None else config.dropout
@@ -83,10 +84,11 @@ class Model(nnx.Module):
             given, present = [x[:, :1] for x in given], jnp.ones_like(present[:, :1])
         B, M = present.shape
         several = M > 1
+        causal = True if self.config.causal == "strict" else causal
         run = Pass(train, present.reshape(-1) if several else None, causal)
         block_key, head_key = split(key, 2)
         rows = [x.transpose(4, 3, 2, 0, 1).reshape(3, *x.shape[3:1:-1], B * M) for x in given]
-        dtype = self.stem.stream_norms[0].scale[...].dtype
+        dtype = self.classifier.linear.kernel[...].dtype
         x = self.stem([row.astype(dtype) for row in rows], run)
         copies = x.shape[-1] // (B * M)  # a net may pass each stream by itself
         run = run.tiled(copies)
@@ -167,6 +169,11 @@ def size_of(config: Config):
     return sizes[config.size]
 
 
+def widths(config: Config) -> tuple[int, ...]:
+    """Channels behind each stage of the model of a config."""
+    return config.channels or size_of(config).channels
+
+
 def input_streams(config: Config) -> tuple[str, ...]:
     """Streams that the model of a config takes, in its order, by their canonical names."""
     named = config.streams or NETS[config.net].STREAMS
@@ -191,6 +198,15 @@ def parts_of(config: Config):
     given = dataclasses.asdict(config.shiftfuse)
     chosen = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(size_of(config).parts, **chosen)
+
+
+def _check_causal(config: Config) -> None:
+    """Raise InputError unless nothing in the net looks at a whole clip before the last pooling."""
+    if config.net != "shiftfuse" or parts_of(config).dct_gate != "none":
+        raise InputError(
+            f"model.causal is 'strict', but {config.net} gates, transforms or pools whole clips; "
+            "model.net='shiftfuse' with model.shiftfuse.dct_gate='none' does not."
+        )
 
 
 def _stem(config: Config, channels: tuple[int, ...], *, rngs: nnx.Rngs) -> tuple[nnx.Module, int]:

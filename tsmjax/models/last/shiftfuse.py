@@ -120,11 +120,12 @@ class FrameGate(nnx.Module):
         self.gate = nnx.Param(jnp.zeros((channels, frames) if full else (channels,)))
         self.frame_gate = None if full else nnx.Param(jnp.zeros((frames,)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (C, V, T, N) to the same shape."""
+    def __call__(self, x: jax.Array, first: jax.Array | int = 0) -> jax.Array:
+        """Map (C, V, T, N), which begins with the frame `first` of a clip, to the same shape."""
         gate = self.gate[...]
         if self.frame_gate is not None:
             gate = gate[:, None] + self.frame_gate[...]
+        gate = jax.lax.dynamic_slice_in_dim(gate, first, x.shape[2], axis=1)
         return x * jax.nn.sigmoid(gate)[:, None, :, None]
 
 
