@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import onnx
 import onnxruntime
+from rich.console import Group
 from rich.table import Table
 
 from tsmjax.errors import InputError
@@ -131,19 +132,22 @@ def difference(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(apart.max(initial=0.0))
 
 
-def table(report: Report) -> Table:
+def table(report: Report) -> Group:
     """Return the report for the terminal."""
-    rows = Table(title=f"{report.file}: {report.family}, {report.part}", title_justify="left")
+    rows = Table()
     for column in ("batch", "onnx, ms", "jax, ms"):
         rows.add_column(column, justify="right")
     for size, each in report.milliseconds.items():
         rows.add_row(str(size), f"{each['onnx']:.2f}", f"{each['jax']:.2f}")
-    rows.caption = (
-        f"error {report.error:.1e} over {report.batches} batches (at {report.worst}), "
-        f"{report.bytes / 1e6:.3g} MB, {report.parameters:,} parameters, {report.nodes} nodes, "
-        f"opset {report.opset}; {report.machine}"
+    facts = (
+        f"{report.file}: {report.family}, {report.part}, {report.bytes / 1e6:.3g} MB, "
+        f"{report.parameters:,} parameters, {report.nodes} nodes, opset {report.opset}"
     )
-    return rows
+    found = (
+        f"largest error {report.error:.1e}, of {report.worst}, over {report.batches} batches; "
+        f"{report.machine}"
+    )
+    return Group(facts, rows, found)
 
 
 def _run(compiled: Callable[..., Any], weights: Any, batch: Arrays) -> Arrays:
