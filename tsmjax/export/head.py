@@ -1,0 +1,132 @@
+"""A head: what of a trained model is exported, with what goes in and comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tsmjax import pretrained
+from tsmjax.errors import InputError
+from tsmjax.nn import functional
+from tsmjax.nn.functional import Tree
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An input of an exported function.
+
+    Attributes:
+      shape: sizes of the axes; None for the batch, which comes first.
+      dtype: name of the NumPy type.
+      meaning: what it holds, for the reader of the file.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A function of weights and inputs.
+
+    Attributes:
+      family: of the model.
+      part: which part of the model; "model" for all of it.
+      function: (weights, {name: array}) → {name: array}.
+      weights: nested dict of float32 arrays.
+      inputs: by name.
+      outputs: what each output holds, by name.
+      facts: what users of the file must know: quantiles, labels, preprocessing (JSON values).
+      sample: (generator, rows) → random inputs, with missing values where the model allows them.
+    """
+
+    family: str
+    part: str
+    function: Callable[[Tree, Mapping[str, jax.Array]], dict[str, jax.Array]]
+    weights: Tree
+    inputs: dict[str, Input]
+    outputs: dict[str, str]
+    facts: dict[str, Any]
+    sample: Callable[[np.random.Generator, int], Arrays]
+
+
+def load(path: str, options: Mapping[str, Any]) -> Head:
+    """Load the head of a trained model.
+
+    Args:
+      path: run folder, Hugging Face folder or hub id.
+      options: options of the family's `head`; None counts as not given.
+
+    Raises:
+      InputError: when there is nothing to load, or the family has no such option.
+    """
+    family = pretrained.model_values(path)["family"]
+    given = {name: value for name, value in options.items() if value is not None}
+    own = f"tsmjax.export.heads.{family.rpartition('.')[2]}"
+    known = importlib.util.find_spec(own) is not None
+    module = importlib.import_module(own) if known else _foreign(family)
+    takes = list(inspect.signature(module.head).parameters)[1:]
+    if wrong := [name for name in given if name not in takes]:
+        rest = ", ".join(f"--{name}" for name in takes)
+        raise InputError(
+            f"The family {family} takes no --{wrong[0]}; of such options it takes {rest or 'none'}."
+        )
+    return module.head(path, **given)
+
+
+def _foreign(family: str) -> Any:
+    name = f"{family}_head"
+    if importlib.util.find_spec(name) is None:
+        raise InputError(
+            f"Nothing says what of {family} is exported: write a module {name} with a function "
+            "head(path), as those in tsmjax/export/heads do."
+        )
+    return importlib.import_module(name)
+
+
+def of_model(
+    path: str,
+) -> tuple[pretrained.Pretrained, Callable[[Tree], Any], Tree]:
+    """Load a whole model: with its task, how to rebuild the module, and its weights."""
+    loaded = pretrained.from_pretrained(path)
+    graph, params, stats = functional.split(loaded.model)
+
+    def rebuild(weights: Tree) -> Any:
+        return functional.merge(graph, weights["params"], weights.get("stats", {}))
+
+    return loaded, rebuild, {"params": params, "stats": stats} if stats else {"params": params}
+
+
+def size(name: str, value: int | None, default: int, least: int, most: int) -> int:
+    """Return the value of an option, which must be in a range.
+
+    Raises:
+      InputError: when it is not.
+    """
+    value = default if value is None else value
+    if not least <= value <= most:
+        raise InputError(f"--{name} is {value}, but must be from {least} to {most}.")
+    return value
+
+
+def walks(rng: np.random.Generator, shape: tuple[int, ...], missing: float = 0.1) -> np.ndarray:
+    """Random walks about a level of their own, some steps missing, now and then a broken one.
+
+    One row in eight has no observation at all, and one in eight never changes.
+    """
+    x = rng.normal(size=shape).cumsum(axis=-1)
+    x = x + rng.normal(0, 10, (*shape[:-1], 1))
+    kind = rng.random((*shape[:-1], 1))
+    x = np.where(kind < 1 / 8, 3.0, x)
+    x = np.where(rng.random(shape) < missing, np.nan, x)
+    x = np.where(rng.random(shape) < missing / 50, np.inf, x)
+    return np.where(kind > 7 / 8, np.nan, x).astype(np.float32)
