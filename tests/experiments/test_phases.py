@@ -115,10 +115,10 @@ def test_a_killed_pipeline_takes_its_stage_along_and_goes_on_there(tmp_path, mon
     program = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "experiments")!r}]
-import pathlib, pytest, test_pipeline
+import pathlib, pytest, test_phases
 from tsmjax.experiments import pipeline
 from tsmjax.main import parse
-test_pipeline.fake(pytest.MonkeyPatch())
+test_phases.fake(pytest.MonkeyPatch())
 sys.exit(pipeline.run(pipeline.load(pathlib.Path({str(tmp_path / "p.yaml")!r}))))
 """
     environment = {**os.environ, "SCORES": "{}", "SECONDS_OF_A_STAGE": "600"}
