@@ -91,7 +91,7 @@ def find(
     init, abstract, _ = state_lib.create(
         task, plan, config.optim, mesh, config.mesh.replicate_below
     )
-    state, frozen = fresh_state(config, plan, init, task.parts)
+    state, frozen = fresh_state(config, plan, init, task)
     task.before(frozen)
     growth = math.log(last / first) / (steps - 1)
     train_step = step.jit_train_step(

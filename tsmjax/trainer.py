@@ -34,6 +34,7 @@ from tsmjax.monitor import Facts, Monitor, parameters, provenance, results
 from tsmjax.monitor.logs import run_logs, show
 from tsmjax.monitor.profiler import Profiler
 from tsmjax.nn.functional import Tree
+from tsmjax.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
     sizes = state_lib.count(plan.model_params()), state_lib.count(plan.params)
     show(parameters.table(rows, *sizes), run)
     checkpointer = Checkpointer(run, config.checkpoint, config.evals.mode)
-    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer, task.parts)
+    start = _start(config, run, plan, init, abstract, abstract_frozen, checkpointer, task)
     state, frozen, facts = start.state, start.frozen, start.facts
     task.before(frozen)
     monitor = Monitor(
@@ -290,7 +291,7 @@ def _start(
     abstract: Tree,
     abstract_frozen: Tree,
     checkpointer: Checkpointer,
-    parts: Mapping[str, str],
+    task: Task,
 ) -> _Start:
     """Own run folder, else `resume_from`, else `init_from`, else fresh parameters."""
     settings = config.checkpoint
@@ -309,7 +310,7 @@ def _start(
         facts = {"monitor": meta["facts"]["monitor"]}
         begin = _Start(state, frozen, at, facts)
     else:
-        state, frozen = fresh_state(config, plan, init, parts)
+        state, frozen = fresh_state(config, plan, init, task)
         begin = _Start(state, frozen, 0, {})
     if jax.tree.leaves(begin.frozen):
         source = settings.init_from or settings.resume_from or f"seed {config.seed}"
@@ -321,24 +322,25 @@ def fresh_state(
     config: Config,
     plan: state_lib.Blueprint,
     init: Callable[[jax.Array], tuple[Tree, Tree]],
-    parts: Mapping[str, str],
+    task: Task,
 ) -> tuple[Tree, Tree]:
-    """Make state and frozen leaves of step 0: fresh, or with the weights of `init_from` or `parts`.
+    """Make state and frozen leaves of step 0: fresh, or with weights of `init_from` or of parts.
 
     Args:
       config: the config.
       plan: the task's modules.
       init: makes fresh leaves.
-      parts: child of the model → checkpoint that it starts from when there is no `init_from`.
+      task: names the checkpoints of its model's parts, which count when there is no `init_from`.
     """
     state, frozen = init(jax.random.key(config.seed))
     settings = config.checkpoint
-    for name, source in parts.items() if not settings.init_from else ():
+    for name, source in task.parts.items() if not settings.init_from else ():
         loaded = pretrained.load(source, default="final")
         chosen, note = pretrained.fit(
             loaded.params, plan.model_params()[name], (), f"{loaded.source} for model.{name}"
         )
-        state, frozen = state_lib.replace_model(state, frozen, {name: chosen}, {})
+        chosen = {name: chosen, **task.follow(name, chosen)}
+        state, frozen = state_lib.replace_model(state, frozen, chosen, {})
         log.info("%s.", note)
     if settings.init_from:
         loaded = pretrained.load(settings.init_from, default="final")

@@ -113,7 +113,7 @@ def test_stage_2_starts_from_what_stage_1_learnt(path, tmp_path):
     plan = state.blueprint(task, second.optim)
     mesh = sharding.make_mesh(second.mesh, jax.devices()[:1])
     init, _, _ = state.create(task, plan, second.optim, mesh, 0)
-    current, frozen = trainer.fresh_state(second, plan, init, task.parts)
+    current, frozen = trainer.fresh_state(second, plan, init, task)
     found = current["params"]["model"]
     for number in ("0", "1"):
         np.testing.assert_array_equal(
