@@ -16,14 +16,20 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from tsmjax import pretrained
+from tsmjax.config import build
 from tsmjax.data.sensor import SPLITS, SensorData
 from tsmjax.evals import classifiers
 from tsmjax.evals.classifiers import Part
+from tsmjax.models import chronos_t5
+from tsmjax.nn import functional
 from tsmjax.prepare.__main__ import run
 
 SETS = {
@@ -56,7 +62,8 @@ def main() -> None:
                 path = str(Path(folder) / layout)
                 source = str(Path(raw or "") / "data" / "har" / place)
                 run("har", ["--format", layout, "--src", source, "--dst", path, "--workers", "1"])
-            result[name] = measure(SensorData(path), options.seeds, options.epochs)
+            encoder = str(Path(raw, "weights/dummy-chronos-model")) if raw else ""
+            result[name] = measure(SensorData(path), options.seeds, options.epochs, encoder)
             print(f"\n{name}: {result[name]['rows']}")
             print(classifiers.table(result[name]["scores"], COLUMNS), flush=True)
     print(json.dumps(result))
@@ -64,8 +71,15 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measure(data: SensorData, seeds: int, epochs: int) -> dict[str, Any]:
-    """Return the test scores of each baseline on one set, and how long fitting took."""
+def measure(data: SensorData, seeds: int, epochs: int, encoder: str = "") -> dict[str, Any]:
+    """Return the test scores of each baseline on one set, and how long fitting took.
+
+    Args:
+      data: the set.
+      seeds: trainings of the CNN.
+      epochs: of the CNN.
+      encoder: a Chronos-T5 checkpoint, whose states are probed too; empty for none.
+    """
     classes = len(data.facts.labels)
     rows = {split: data.rows(split) for split in SPLITS}
     windows = {split: data.windows(numbers) for split, numbers in rows.items() if len(numbers)}
@@ -97,6 +111,12 @@ def measure(data: SensorData, seeds: int, epochs: int) -> dict[str, Any]:
             for seed in range(seeds)
         ],
     }
+    if encoder:
+        embed = probe(encoder)
+        states = parts(classifiers.standardised({s: embed(w) for s, w in windows.items()}))
+        fits["Chronos features + linear probe"] = [
+            lambda: (classifiers.linear(states["train"], states.get("validation"), classes), states)
+        ]
     scores, seconds = {}, {}
     for name, runs in fits.items():
         started, found = time.perf_counter(), []
@@ -115,6 +135,30 @@ def measure(data: SensorData, seeds: int, epochs: int) -> dict[str, Any]:
         "seconds": seconds,
         "scores": scores,
     }
+
+
+def probe(encoder: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what maps windows (rows, C, T) to a Chronos-T5's states, averaged over time.
+
+    The states of all channels of a window stand in a row: (rows, C · width).
+    """
+    loaded = pretrained.load(encoder)
+    values = {name: value for name, value in loaded.config["model"].items() if name != "family"}
+    config = build(chronos_t5.Config, values, "model")
+    graph, _, _ = functional.abstract(lambda rngs: chronos_t5.Model(config, rngs=rngs))
+
+    @jax.jit
+    def mean(tokens: np.ndarray) -> jax.Array:
+        return functional.merge(graph, loaded.params, {})(tokens).mean(axis=1)
+
+    def embed(windows: np.ndarray) -> np.ndarray:
+        steps = windows.shape[2]
+        flat = chronos_t5.tokenize(config.tokenizer, windows.reshape(-1, steps)).ids
+        padded = np.resize(flat, (-(-len(flat) // 512) * 512, flat.shape[1]))
+        found = [np.asarray(mean(padded[at : at + 512])) for at in range(0, len(padded), 512)]
+        return np.concatenate(found)[: len(flat)].reshape(len(windows), -1)
+
+    return embed
 
 
 if __name__ == "__main__":

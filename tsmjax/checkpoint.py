@@ -33,7 +33,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as retentio
 from tsmjax import distributed
 from tsmjax.config import Duration
 from tsmjax.errors import InputError
-from tsmjax.nn import lora
+from tsmjax.nn import int8, lora
 from tsmjax.nn.functional import Tree, flatten
 
 log = logging.getLogger(__name__)
@@ -322,7 +322,7 @@ def load_weights(path: str, default: str = "best", merge: bool = True) -> Weight
     params = (weights["average"] or weights["params"])["model"]
     frozen = load_frozen(run)
     if frozen is not None:
-        params = overlay(params, frozen["params"].get("model", {}))
+        params = int8.dequantised(overlay(params, frozen["params"].get("model", {})))
     if merge and (adapters := meta["config"].get("optim", {}).get("lora")):
         params = lora.merge(params, adapters["alpha"])
     return Weights(

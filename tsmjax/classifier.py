@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tsmjax import compiler, pretrained
 from tsmjax.errors import InputError
 from tsmjax.nn import functional
-from tsmjax.wearables import texts
+from tsmjax.wearables import streams, texts
 
 
 class Classifier:
@@ -86,6 +87,60 @@ class Classifier:
             chances.append(np.asarray(self._predict(self._params, batch))[: len(part)])
         return np.concatenate(chances)
 
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        *,
+        timestamp_column: str = "time",
+        id_column: str = "subject",
+        label_column: str = "label",
+        overlap: float = 0.5,
+        batch_size: int = 16,
+        where: str = "The table",
+    ) -> pd.DataFrame:
+        """Name the activities of a stream of readings, window by window.
+
+        Args:
+          df: a row for each reading: its time (seconds, or dates), all `channels`, and perhaps who
+            wore the sensor and what is known of the activity. The rate may be a multiple of `rate`.
+          timestamp_column: name of the time.
+          id_column: name of the wearer; may be absent.
+          label_column: name of what is known; may be absent, or empty in places.
+          overlap: share of a window that the next one repeats.
+          batch_size: windows of one forward pass.
+          where: readable origin of the table, for messages.
+
+        Returns:
+          A row for each window: the wearer and the known label if the table has them, ``start`` and
+          ``end`` like the times, ``activity``, ``chance``, and the chance of each activity under
+          its name. No window spans a gap in time.
+
+        Raises:
+          InputError: when a column is missing, the rate does not fit, or no window is left.
+        """
+        found = streams.windows_of(
+            *(df, self.channels, self.window, self.rate),
+            time_column=timestamp_column,
+            subject_column=id_column,
+            label_column=label_column,
+            overlap=overlap,
+            antialias=self._facts["antialias"],
+            where=where,
+        )
+        chances = self.predict_proba(found.windows, batch_size)
+        seconds = pd.api.types.is_numeric_dtype(df[timestamp_column])
+        ends = found.starts + round(self.window / self.rate * 1e9)
+        columns: dict[str, Any] = {}
+        if id_column in df.columns:
+            columns[id_column] = found.subjects
+        for name, times in (("start", found.starts), ("end", ends)):
+            columns[name] = times / 1e9 if seconds else times.astype("datetime64[ns]")
+        if found.names:
+            columns[label_column] = [found.names[i] if i >= 0 else "" for i in found.labels]
+        columns["activity"] = [self.labels[index] for index in chances.argmax(axis=1).tolist()]
+        columns["chance"] = chances.max(axis=1)
+        return pd.DataFrame({**columns, **dict(zip(self.labels, chances.T, strict=True))})
+
     def predict(self, windows: np.ndarray, batch_size: int = 16) -> list[str]:
         """Return the name of the most likely activity of each window; see `predict_proba`."""
         chances = self.predict_proba(windows, batch_size)
@@ -100,9 +155,11 @@ class _Given:
     def __init__(self, windows: np.ndarray, owner: Classifier):
         self._windows, self._owner = windows, owner
         self.label_ids = np.zeros(len(windows), np.int32)
+        self.lengths = np.full(len(windows), owner.window)
         self.facts: Any = types.SimpleNamespace(
             **{"stage": 2, "labels": owner.labels, "window": owner.window},
-            **{"channels": owner.channels, "channel_texts": owner._facts["channel_texts"]},
+            channels=owner.channels,
+            **{name: owner._facts[name] for name in ("channel_texts", "mean", "std")},
         )
 
     def __len__(self) -> int:

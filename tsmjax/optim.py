@@ -119,6 +119,8 @@ class OptimConfig:
       freeze: (pattern, frozen?) rules; leaves without a match are trained, or, beside adapters,
         frozen when they are the model's.
       lora: train low-rank adapters instead of the model.
+      int8: (pattern, small?) rules on paths of frozen projections, such as ``model/llm/``, whose
+        kernels are kept in one byte a weight.
       clip: largest global gradient norm; 0 turns clipping off.
       accumulate: micro-batches per step; sums and weights are added, never means.
       average: decay of the exponential moving average of the parameters; 0 keeps none.
@@ -152,6 +154,7 @@ class OptimConfig:
     lr_scale: tuple[tuple[str, float], ...] = ()
     freeze: tuple[tuple[str, bool], ...] = ()
     lora: LoraConfig = LoraConfig()
+    int8: tuple[tuple[str, bool], ...] = ()
     clip: float = 1.0
     accumulate: int = 1
     average: float = 0.0

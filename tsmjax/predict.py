@@ -1,4 +1,4 @@
-r"""Forecast the series of a file.
+r"""Forecast the series of a file, or name the activities in a stream of sensor readings.
 
     python -m tsmjax.predict --checkpoint PATH --input FILE --output FILE [options]
 
@@ -8,10 +8,16 @@ Examples:
     python -m tsmjax.predict --checkpoint amazon/chronos-2 --input load.parquet \
         --output out.parquet --id-column zone --timestamp-column hour --target load \
         --future weather.csv --horizon 24 --quantiles 0.05,0.5,0.95 --plot forecast.png
+    python -m tsmjax.predict --checkpoint experiments/sensorllm/test/best_run --input sensor.csv \
+        --output activities.csv --plot timeline.png
 
-The input is a table with a row for each series and time. Columns that no option names are
-covariates; those that are also in the future file are known ahead. Without an id column the table
-is one series. Missing values are empty cells.
+To forecast, the input is a table with a row for each series and time. Columns that no option names
+are covariates; those that are also in the future file are known ahead. Without an id column the
+table is one series. Missing values are empty cells.
+
+To recognise activities, it has a row for each reading: the time (seconds, or dates), the channels
+that the model was trained with, and perhaps who wore the sensor (--id-column) and what is known of
+the activity (--label-column). The output has a row for each window.
 
 Exit codes: 0 done, 2 wrong input, anything else a fault.
 """
@@ -22,12 +28,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from tsmjax.classifier import Classifier
 
 _SUFFIXES = (".csv", ".parquet")
 _PANELS = 9  # series in a plot
@@ -45,12 +55,12 @@ def main(arguments: list[str]) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Forecast as `options` say.
+    """Forecast, or name activities, as `options` say.
 
     Raises:
       InputError: when a file, a column or a value is wrong.
     """
-    from tsmjax.forecaster import Forecaster
+    from tsmjax import pretrained
 
     for path in (options.output, options.input, options.future):
         if path is not None and path.suffix not in _SUFFIXES:
@@ -58,8 +68,98 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None and options.plot.suffix != ".png":
         raise InputError(f"--plot {options.plot} must end in .png.")
     levels = _levels(options.quantiles)
-    item, time = options.id_column, options.timestamp_column
     table = _read(options.input)
+    if pretrained.task_kind(options.checkpoint) == "classify":
+        _recognise(table, options)
+    else:
+        _forecast(table, options, levels)
+
+
+def _recognise(table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Name the activity in each window of a stream of sensor readings."""
+    from tsmjax.classifier import Classifier
+
+    if options.future is not None or options.horizon is not None or options.target is not None:
+        raise InputError(
+            f"{options.checkpoint} names activities and forecasts nothing: leave --future, "
+            "--horizon and --target out."
+        )
+    classifier = Classifier.from_pretrained(options.checkpoint)
+    person, time = options.id_column, options.timestamp_column or "time"
+    person = person if options.id_column_given else "subject"
+    if options.id_column_given and person not in table.columns:
+        raise InputError(
+            f"{options.input} has no column {person!r}{closest(person, map(str, table.columns))}."
+        )
+    found = classifier.predict_df(
+        table,
+        timestamp_column=time,
+        id_column=person,
+        label_column=options.label_column,
+        overlap=options.overlap,
+        batch_size=min(options.batch_size, 16),
+        where=str(options.input),
+    )
+    if options.plot is not None:
+        _draw_timeline(table, found, classifier, person, time, options)
+    _write(found, options.output)
+    shares = found["activity"].value_counts(normalize=True).iloc[:3]
+    most = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    print(f"{len(found):,} windows → {options.output} ({most})")
+    if options.label_column in found.columns:
+        known = found[found[options.label_column] != ""]
+        right = (known["activity"] == known[options.label_column]).mean()
+        print(f"{100 * right:.1f} % of {len(known):,} labelled windows are recognised.")
+
+
+def _draw_timeline(
+    table: pd.DataFrame,
+    found: pd.DataFrame,
+    classifier: Classifier,
+    person: str,
+    time: str,
+    options: argparse.Namespace,
+) -> None:
+    from tsmjax.wearables.streams import marker
+    from tsmjax.wearables.timeline import Signal, Span, timeline
+
+    columns = {marker(str(name)): name for name in table.columns}
+    channels = [columns[name] for name in classifier.channels]
+    numeric = pd.api.types.is_numeric_dtype(table[time])
+    seen = table.assign(
+        **{
+            time: table[time]
+            if numeric
+            else pd.to_datetime(table[time], utc=True, format="ISO8601")
+        }
+    ).sort_values(time, kind="stable")
+    if not numeric:
+        seen[time] = seen[time].dt.tz_localize(None)
+    spans = []
+    groups = found.groupby(person, sort=False) if person in found.columns else [("", found)]
+    for name, rows in groups:
+        own = seen[seen[person].astype(str) == name] if person in found.columns else seen
+        known = options.label_column in rows.columns
+        spans.append(
+            Span(
+                str(name),
+                rows["start"].to_numpy(),
+                rows["end"].to_numpy(),
+                np.array([classifier.labels.index(one) for one in rows["activity"]]),
+                rows["chance"].to_numpy(),
+                rows[options.label_column].tolist() if known else [""] * len(rows),
+                Signal(own[time].to_numpy(), own[channels].to_numpy(np.float64)),
+            )
+        )
+    timeline(spans, classifier.labels, classifier.channels, options.plot)
+
+
+def _forecast(table: pd.DataFrame, options: argparse.Namespace, levels: list[float]) -> None:
+    """Forecast the series of a table."""
+    from tsmjax.forecaster import Forecaster
+
+    item, time = options.id_column, options.timestamp_column or "timestamp"
+    options.timestamp_column = time
     future = None if options.future is None else _read(options.future)
     single = item not in table.columns
     if single:
@@ -109,8 +209,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help=".csv or .parquet to write")
     add("--horizon", type=int, help="steps to forecast (default: of --future, else the model's)")
     add("--future", type=Path, help=".csv or .parquet: covariates of the steps ahead")
-    add("--id-column", dest="id_column", action=_Given, default="item_id", help="which series")
-    add("--timestamp-column", default="timestamp", help="when (default: timestamp)")
+    add(
+        "--id-column",
+        dest="id_column",
+        action=_Given,
+        default="item_id",
+        help="which series (default: item_id), or who wore the sensor (default: subject)",
+    )
+    add("--timestamp-column", help="when (default: timestamp; of sensors: time)")
     add(
         "--target",
         nargs="+",
@@ -122,7 +228,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--context-length", type=int, help="steps of the past to look at (default: the model's)")
     add("--cross-learning", action="store_true", help="let the series of a batch see each other")
     add("--freq", help="frequency of the steps, such as h, D, MS (default: inferred)")
-    add("--plot", type=Path, help=f".png: fan charts of the first {_PANELS} forecasts")
+    add("--label-column", default="label", help="known activities, where there are (label)")
+    add("--overlap", type=float, default=0.5, help="share of a window that the next repeats (0.5)")
+    add(
+        "--plot",
+        type=Path,
+        help=f".png: fan charts of the first {_PANELS} forecasts, or a timeline of activities",
+    )
     parser.set_defaults(id_column_given=False)
     return parser
 

@@ -53,6 +53,18 @@ def model_values(path: str) -> dict[str, Any]:
     return {"family": family, **values}
 
 
+def task_kind(path: str) -> str:
+    """Return the kind of task that what `load` would load was trained for.
+
+    Raises:
+      InputError: when there is nothing to load at `path`.
+    """
+    run = epath.Path(path.rsplit("@", 1)[0])
+    if (run / "checkpoints").exists():
+        return json.loads((run / "config.json").read_text())["task"]["kind"]
+    return weights.task(weights.describe(path)[0])
+
+
 def fit(found: Tree, expected: Tree, skip: tuple[str, ...], source: str) -> tuple[Tree, str]:
     """Select the loaded parameters that the config's model takes.
 

@@ -21,12 +21,13 @@ from jax.sharding import Mesh
 
 from tsmjax import optim, sharding
 from tsmjax.checkpoint import overlay
-from tsmjax.nn import functional, lora
+from tsmjax.errors import InputError
+from tsmjax.nn import functional, int8, lora
 from tsmjax.nn.functional import Tree, cast, flatten, unflatten
 from tsmjax.tasks import Modules, Task
 
 NAMES = Modules._fields  # model, aux, frozen
-_REPLICATE_LORA = (lora.LEAF, ())  # adapters are small
+_REPLICATED = ((lora.LEAF, ()), (int8.LEAF, ()))  # small
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,9 +64,10 @@ class Blueprint:
         return {name: functional.stats_of(module) for name, module in modules.items()}
 
     def model_params(self) -> Tree:
-        """Abstract parameters of the model in float32: frozen leaves too, but no adapters."""
+        """Abstract parameters of the model in float32: frozen too, no adapters, no int8."""
         model = overlay(self.params["model"], self.frozen["params"].get("model", {}))
         model, _ = lora.split(model)
+        model = unflatten({p: x for p, x in flatten(model).items() if not re.search(int8.LEAF, p)})
         return _in_float32(model)
 
     def frozen_params(self, path: str) -> Tree:
@@ -121,7 +123,7 @@ def create(
         return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), (state, frozen))
 
     state, frozen = jax.eval_shape(init, jax.random.key(0))
-    rules = (_REPLICATE_LORA, *task.sharding)
+    rules = (*_REPLICATED, *task.sharding)
     placed = sharding.place(rules, plan.params, mesh, replicate_below)
     state_places = sharding.place_like(state, plan.params, placed, mesh)
     frozen_params = frozen["params"]
@@ -151,12 +153,13 @@ def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[
     params = {**state["params"], "model": _put(state["params"]["model"], loaded)}
     new_stats = {**state["stats"], "model": _put(state["stats"]["model"], flatten(stats))}
     average = jax.tree.map(jnp.copy, params) if state["average"] else {}
+    held = flatten(frozen["params"].get("model", {}))
+    for path in [path for path in loaded if path in held and held[path].dtype == jnp.int8]:
+        scale = f"{path}_scale"
+        loaded[path], loaded[scale] = int8.quantise(loaded[path], held[scale].dtype)
     new_frozen = {
         **frozen,
-        "params": {
-            **frozen["params"],
-            "model": _put(frozen["params"].get("model", {}), loaded),
-        },
+        "params": {**frozen["params"], "model": _put(unflatten(held), loaded)},
     }
     return {**state, "params": params, "stats": new_stats, "average": average}, new_frozen
 
@@ -251,6 +254,11 @@ def _build(task: Task, config: optim.OptimConfig, rngs: nnx.Rngs) -> Modules:
         linears = {f"model/{path}": one for path, one in lora.projections(modules.model).items()}
         for path in optim.adapted(config.lora, task.lora, list(linears)):
             linears[path].adapt(config.lora.rank, config.lora.alpha / config.lora.rank, rngs=rngs)
+    if config.int8:
+        linears = {f"model/{path}": one for path, one in lora.projections(modules.model).items()}
+        chosen = optim.first_match(config.int8, list(linears), "optim.int8")
+        for path in (path for path, small in chosen.items() if small):
+            linears[path].shrink()
     return modules
 
 
@@ -273,6 +281,13 @@ def _partition(
     flat = flatten(params)
     chosen = optim.frozen(config, list(flat), freeze)
     held = {path: leaf for path, leaf in flat.items() if path in chosen}
+    if trains := [path for path in flat if re.search(int8.LEAF, path) and path not in held]:
+        name = trains[0].removesuffix("/kernel_scale")
+        raise InputError(
+            f"optim.int8 chooses {name}, which trains: freeze it (optim.freeze, or a switch of the "
+            "task), or choose others."
+        )
+    held = int8.quantised(held, jnp.dtype(config.precision))
     trained = {name: {} for name in params} | unflatten(
         {path: leaf for path, leaf in flat.items() if path not in held}
     )

@@ -360,7 +360,8 @@ def fresh_state(
       config: the config; ``checkpoint.init_from`` comes before the task's `parts`.
       plan: the task's modules.
       init: makes fresh leaves.
-      task: names checkpoints of parts of the model, and of teachers.
+      task: names checkpoints of parts of the model, which count when there is no `init_from`, and
+        of teachers.
     """
     state, frozen = init(jax.random.key(config.seed))
     settings = config.checkpoint
@@ -376,7 +377,8 @@ def fresh_state(
         chosen, note = pretrained.fit(
             loaded.params, plan.model_params()[name], (), f"{loaded.source} for model.{name}"
         )
-        state, frozen = state_lib.replace_model(state, frozen, {name: chosen}, {})
+        chosen = {name: chosen, **task.follow(name, chosen)}
+        state, frozen = state_lib.replace_model(state, frozen, chosen, {})
         log.info("%s.", note)
     if settings.init_from:
         loaded = pretrained.load(settings.init_from, default="final")

@@ -92,6 +92,36 @@ def test_states_are_spliced_as_a_loop_would(params):
     np.testing.assert_allclose(features[1, 2], alone[0], atol=1e-5)
 
 
+def test_patches_join_neighbouring_states_and_numbers_join_start_markers(params):
+    config = dataclasses.replace(CONFIG, proj_patch=2, statistics=True)
+    assert (config.vectors(4), config.vectors(3), config.proj_widths) == (3, 2, (24, 10, 14, 16))
+    _, shapes, _ = abstract(lambda rngs: sensorllm.Model(config, rngs=rngs))
+    rng = np.random.default_rng(3)
+    drawn = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    tokens = np.array([[1, 20, 0, 0, 0, 21, 22, 0, 0, 0, 23, 24, 0, 0, 0, 25, 7]])
+    index = np.where(tokens == 0, np.cumsum(tokens == 0) - 1, -1)
+    features = rng.normal(size=(1, 3, STATES, 12)).astype(np.float32)
+    numbers = rng.normal(size=(1, 3, 5)).astype(np.float32)
+
+    @jax.jit
+    def pieces(params):
+        model = model_of(params, config)
+        joined = features.reshape(3, STATES, 12)
+        joined = jnp.concatenate([joined, jnp.zeros((3, 1, 12))], axis=1).reshape(9, 24)
+        return (
+            model.embed(tokens, index, features, numbers),
+            model.embed(tokens, index, features),
+            model.projection(joined),
+            model.statistics(numbers),
+        )
+
+    told, untold, states, added = (np.asarray(x) for x in pieces(drawn))
+    np.testing.assert_allclose(told[0, index[0] >= 0], states, rtol=1e-5, atol=1e-4)
+    expected = untold.copy()
+    expected[0, [1, 6, 11]] += added[0]
+    np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-4)
+
+
 def test_projection_has_exact_gelus_between_its_layers(params):
     x = np.random.default_rng(1).normal(size=(5, 12)).astype(np.float32)
     found = jax.jit(lambda p: model_of(p).projection(x))(params)

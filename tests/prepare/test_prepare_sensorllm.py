@@ -82,6 +82,7 @@ def test_windows_and_texts_are_joined_by_index(prepare, tmp_path):
         ({"data": [np.zeros((20, 3))] * 8}, "holds 8 windows, but"),
         ({"data": [np.zeros(20)] * 9}, "is of shape (20,)"),
         ({"data": [np.zeros((600, 3))] * 9}, "have 600 steps, but the time-series encoder"),
+        ({"data": [np.zeros((0, 3))] * 9}, "have 0 steps, but the time-series encoder"),
         ({"data": [np.zeros((20, 4))] * 9}, "4 channels: say --channels"),
         ({"labels": [{"subject": "P1"}] * 9}, "its label no subject, activity and activity_name"),
         ({"qa": {"dataset": [{"index": 99, "qa_pair": {}}]}}, "index that is not from 0 to 8"),

@@ -5,13 +5,15 @@ import re
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import toy_windows as toy
 
 import tsmjax
-from tsmjax import optim, sharding, state, step
+from tsmjax import checkpoint, optim, predict, sharding, state, step, trainer
 from tsmjax.config import resolve
 from tsmjax.data.prompts import text_columns
+from tsmjax.data.text import Bytes
 from tsmjax.errors import InputError
 from tsmjax.nn.functional import flatten
 from tsmjax.tasks import Modules
@@ -97,6 +99,40 @@ def test_texts_follow_each_other_in_a_fixed_order():
             text_columns(wrong)
 
 
+def test_buckets_hold_prompts_of_like_length(tmp_path):
+    def vary(rows):
+        for number, row in enumerate(rows):
+            row["smry"] = "x" * (number * 37 % 200)
+
+    path = toy.write(tmp_path / "d", vary)
+    data = {"bucket": 32, "batch_size": 4}
+    task = resolve(toy.config(path, data=data)).build_task()
+    batches = task.batches("train", 0, 1)
+    parts = [task.batches("train", host, 2) for host in range(2)]
+    read, seen, shapes = task.windows.read, [], set()
+    task.windows.read = lambda rows, length=None: seen.append(rows) or read(rows, length)
+    batches = task.batches("train", 0, 1)
+    for at in range(11):  # one epoch
+        batch = batches[at]
+        shapes.add(batch["tokens"].shape)
+        size, longest = batch["tokens"].shape[1], batch["lengths"].max()
+        assert longest <= size < longest + 32
+        halves = [part[at] for part in parts]
+        np.testing.assert_array_equal(
+            np.concatenate([half["tokens"] for half in halves]), batch["tokens"]
+        )
+    assert len(shapes) > 3
+    mixed = resolve(toy.config(path, data={"batch_size": 4})).build_task().batches("train", 0, 1)
+    padding = [
+        1 - sum(b["lengths"].sum() for b in some) / sum(b["tokens"].size for b in some)
+        for some in ([batches[i] for i in range(32)], [mixed[i] for i in range(32)])
+    ]
+    assert padding[0] < 0.2 < 0.3 < padding[1]
+    drawn = np.concatenate(seen[-32:])
+    counts = np.bincount(drawn, minlength=44)[:44]
+    assert counts.min() >= 2 and counts.max() <= 4  # 128 draws from 44 rows
+
+
 def test_the_loss_is_the_weighted_mean_on_any_number_of_devices(path):
     """As PyTorch computes it for the whole batch; the activity that nobody does weighs nothing."""
     one = Trainer(path, jax.devices()[:1])
@@ -152,6 +188,33 @@ def test_named_switches_decide_what_trains(path):
     )
 
 
+def test_a_frozen_language_model_in_one_byte_a_weight(path, tmp_path):
+    values = toy.config(path, optim={"int8": ((r"^model/llm/", True),), "length": 3})
+    outcome = tsmjax.train(values, tmp_path / "run")
+    assert np.isfinite(outcome["test"]["toy/log_loss"])
+    frozen = flatten(checkpoint.load_frozen(tmp_path / "run")["params"]["model"]["llm"])
+    kernels = {name: leaf for name, leaf in frozen.items() if name.endswith("/kernel")}
+    assert len(kernels) == 7
+    assert {leaf.dtype for leaf in kernels.values()} == {np.dtype(np.int8)}
+    # Who reads the run finds kernels in float32 and no scales, and predicts as it did.
+    found = flatten(checkpoint.load_weights(str(tmp_path / "run")).params["llm"])
+    assert not [name for name in found if name.endswith("scale") and "norm" not in name]
+    for name, leaf in kernels.items():
+        expected = leaf * frozen[f"{name}_scale"][..., None, :]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+    again = toy.config(path, optim=values["optim"], checkpoint={"init_from": str(tmp_path / "run")})
+    config = resolve(again)
+    task, mesh = config.build_task(), sharding.make_mesh(config.mesh, jax.devices()[:1])
+    plan = state.blueprint(task, config.optim)
+    init, _, _ = state.create(task, plan, config.optim, mesh, 0)
+    _, restored = trainer.fresh_state(config, plan, init, task)
+    kept = flatten(restored["params"]["model"]["llm"])
+    for name, leaf in kernels.items():
+        np.testing.assert_array_equal(kept[name], leaf)
+    with pytest.raises(InputError, match="which trains: freeze it"):
+        trained(path, task={"fix_llm": False}, optim={"int8": ((r"^model/llm/", True),)})
+
+
 def test_states_of_a_frozen_encoder_are_computed_once(path, cache):
     trainer = Trainer(path, jax.devices()[:1])
     windows = trainer.task.windows
@@ -195,7 +258,8 @@ def test_the_loss_of_an_answer_is_how_unlikely_it_is(path):
 
     model = trainer.plan.assemble(trainer.state["params"], {"model": {}}, trainer.frozen).model
     answers = trainer.task._answers
-    assert bytes(x - 3 for x in answers[2][:-1]) == b"\nwalk" and answers[2][-1] == 2
+    assert bytes(x - 3 for x in answers[2][:-1]) == b"walk" and answers[2][-1] == 2
+    assert trainer.task.windows.prompt(0).tokens[-1] == ord("\n") + 3
 
     @jax.jit
     def likely(batch):
@@ -211,7 +275,53 @@ def test_the_loss_of_an_answer_is_how_unlikely_it_is(path):
     assert float(tokens) == sum(len(answers[label]) for label in batch["label"])
 
 
-def test_a_run_scores_and_its_classifier_repeats_the_predictions(path, tmp_path):
+class Chatty(Bytes):
+    """Bytes, and three special tokens of Llama 3."""
+
+    names = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    size = Bytes.size + 3
+
+    def encode(self, text):
+        parts = re.split("(" + "|".join(map(re.escape, self.names)) + ")", text)
+        return [
+            token
+            for part in parts
+            for token in (
+                [Bytes.size + self.names.index(part)]
+                if part in self.names
+                else super(Chatty, self).encode(part)
+            )
+        ]
+
+
+def test_a_chat_lists_the_activities_and_answers_with_a_number(path, monkeypatch):
+    model = toy.config(path)["model"]
+    model |= {"model_type": "causal_lm", "llm": {**model["llm"], "vocab_size": 262}}
+    values = toy.config(path, model=model, task={"chat_template": "llama3"})
+    with pytest.raises(InputError, match=r"does not know <\|eot_id\|>"):
+        _ = resolve(values).build_task()
+    monkeypatch.setattr("tsmjax.tasks.classify.text_tokenizer", lambda _: Chatty())
+    task = resolve(values).build_task()
+    batch = task.windows.read(np.array([5]))
+    shown = {1: "^", 259: "[0]", 260: "[1]", 261: "[2]", **dict.fromkeys(range(262, 266), "|")}
+    told = "".join(
+        "#" if index >= 0 else shown.get(token) or chr(token - 3)
+        for token, index in zip(batch["tokens"][0], batch["ts_index"][0], strict=True)
+        if token or index >= 0
+    )
+    states = f"|{'#' * 13}|"
+    texts = f"{task.windows.data.texts('smry', [5])[0]}\nWhich?"
+    label = batch["label"][0]
+    assert told == (
+        "^[0]system[1]\n\nYou recognise activities from sensor data. Answer with one of: 1. rest, "
+        f"2. swim, 3. walk, 4. fly.[2][0]user[1]\n\n{states}\n{states}\n\n{texts}"
+        f"[2][0]assistant[1]\n\n{label + 1}. {toy.LABELS[label]}[2]"
+    )
+    answer = batch["tokens"][0, batch["asked"][0] : batch["lengths"][0]]
+    assert answer.tolist() == task._answers[label]
+
+
+def test_a_run_scores_and_its_classifier_repeats_the_predictions(path, tmp_path, capsys):
     values = toy.config(
         path,
         task={"preprocess_type": "none", "fix_llm": False},
@@ -241,6 +351,24 @@ def test_a_run_scores_and_its_classifier_repeats_the_predictions(path, tmp_path)
     for wrong in (data.windows(rows)[:, :1], np.full((1, 2, 12), np.nan)):
         with pytest.raises(InputError, match=r"shape|finite"):
             classifier.predict_proba(wrong)
+    # A stream of readings gives the same windows, and files the same as tables.
+    stream = toy.stream(data.windows(rows), data.label_ids[rows])
+    found = classifier.predict_df(stream, overlap=0.0)
+    np.testing.assert_allclose(found[list(toy.LABELS)], chances, atol=1e-5)
+    np.testing.assert_array_equal(found["label"], [toy.LABELS[i] for i in data.label_ids[rows]])
+    assert found["start"].tolist()[:2] == [0.0, 3.0] and found["end"].tolist()[0] == 3.0
+    stream.assign(time=pd.to_datetime(stream["time"], unit="s")).to_csv(tmp_path / "in.csv")
+    files = ["--checkpoint", str(tmp_path / "run"), "--input", str(tmp_path / "in.csv")]
+    files += ["--output", str(tmp_path / "out.csv"), "--plot", str(tmp_path / "timeline.png")]
+    assert predict.main([*files, "--overlap", "0"]) == 0
+    told = capsys.readouterr().out
+    assert f"{len(rows)} windows" in told and f"{100 * scores['toy/accuracy']:.1f} % of" in told
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert written["activity"].tolist() == found["activity"].tolist()
+    assert written["start"].tolist()[1] == "1970-01-01 00:00:03"
+    assert (tmp_path / "timeline.png").read_bytes()[:4] == b"\x89PNG"
+    assert predict.main([*files, "--horizon", "3"]) == 2
+    assert "names activities and forecasts nothing" in capsys.readouterr().err
     # Its head may not be taken for one of other labels.
     start = {"init_from": str(tmp_path / "run")}
     model = {**toy.config(path)["model"], "labels": toy.LABELS[::-1]}
@@ -265,6 +393,79 @@ def test_data_that_do_not_fit_are_refused(path, section, change, words, monkeypa
     values[section] |= change
     with pytest.raises(InputError, match=re.escape(words)):
         _ = resolve(values).build_task().windows
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        (
+            "target",
+            np.zeros((2, 0), np.float32),
+            "Row 67 of .* has 0 readings, but a window has 12",
+        ),
+        ("target", np.zeros((2, 11), np.float32), "Row 67 of .* has 11 readings"),
+        (
+            "label_id",
+            np.int32(4),
+            "Row 67 of .* has the label 4, but the labels are numbered 0 to 3",
+        ),
+        ("label_id", np.int32(-1), "has the label -1"),
+    ],
+)
+def test_rows_that_are_no_labelled_windows_are_refused(tmp_path, column, value, words):
+    path = toy.write(tmp_path / "d", lambda rows: rows[-1].update({column: value}))
+    with pytest.raises(InputError, match=words):
+        _ = resolve(toy.config(path)).build_task().windows
+
+
+def test_markers_start_at_the_mean_of_a_loaded_table(path, tmp_path):
+    from tsmjax import weights
+    from tsmjax.models import llama
+    from tsmjax.nn.functional import abstract
+
+    plain = resolve(toy.config(path)).to_dict()["model"]["llm"]
+    _, shapes, _ = abstract(
+        lambda rngs: llama.Model(resolve(toy.config(path)).model.llm, rngs=rngs)
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    weights.write(tmp_path / "llm", "llama", plain, params)
+    config = resolve(toy.config(path, task={"llm": str(tmp_path / "llm")}))
+    task, mesh = config.build_task(), sharding.make_mesh(config.mesh, jax.devices()[:1])
+    plan = state.blueprint(task, config.optim)
+    init, _, _ = state.create(task, plan, config.optim, mesh, 0)
+    fresh, frozen = trainer.fresh_state(config, plan, init, task)
+    table = frozen["params"]["model"]["llm"]["embed"]["embedding"]
+    np.testing.assert_array_equal(table, params["embed"]["embedding"])
+    found = fresh["params"]["model"]["new_tokens"]["embedding"]
+    np.testing.assert_allclose(found, np.tile(np.mean(table, axis=0), (4, 1)), atol=1e-6)
+
+
+def test_defects_of_the_reference_on_demand(path, tmp_path):
+    def task(path, **compat):
+        return resolve(toy.config(path, task={"compat": compat})).build_task()
+
+    shares = np.array([22, 0, 17, 5]) / 44
+    counts = np.bincount(task(path).windows.data.label_ids[:44], minlength=4)
+    shares = counts / 44
+    expected = 1 / (shares + 1e-6)
+    np.testing.assert_allclose(
+        task(path, smoothed_weights=True).class_weights, expected / expected.sum(), rtol=1e-5
+    )
+    other = toy.write(tmp_path / "d", channels=["y_acc", "x_acc"])
+    rows = np.array([3])
+    by_name, by_place = (
+        task(other, markers_by_place=place).windows.series(rows)["series"][0]
+        for place in (False, True)
+    )
+    np.testing.assert_array_equal(by_name, by_place[::-1])
+    (chosen,) = task(path, select_on_test=True).evaluators("validation")
+    (usual,) = task(path).evaluators("validation")
+    assert (chosen.batches(0, 1)[0]["series"] != usual.batches(0, 1)[0]["series"]).any()
+    with pytest.raises(
+        InputError, match=r"rows_per_mean is 3, which does not divide the 16 windows"
+    ):
+        task(path, rows_per_mean=3)
 
 
 def test_other_families_and_stages_are_refused(path, tmp_path):

@@ -1,6 +1,7 @@
 """A small data set of labelled windows, and a config of a tiny SensorLLM for it."""
 
 import numpy as np
+import pandas as pd
 
 from tsmjax.data.arrow_writer import write_dataset
 
@@ -15,8 +16,11 @@ FACTS = {
 SPLITS = {"train": 44, "validation": 12, "test": 12}
 
 
-def write(folder, **facts):
-    """Rest is still, walking swings slowly, flying fast; rest is the most frequent."""
+def write(folder, change=None, **facts):
+    """Write the set, after `change` of its rows.
+
+    Rest is still, walking swings slowly, flying fast; rest is the most frequent.
+    """
     rng = np.random.default_rng(0)
     rows, t = [], np.arange(STEPS)
     for split, count in SPLITS.items():
@@ -36,8 +40,23 @@ def write(folder, **facts):
                     "sensor": {**FACTS, **facts},
                 }
             )
+    if change is not None:
+        change(rows)
     write_dataset(rows, folder)
     return str(folder)
+
+
+def stream(windows, labels):
+    """Windows one after the other as a table of readings at twice the rate."""
+    values = np.repeat(windows.transpose(0, 2, 1).reshape(-1, windows.shape[1]), 2, axis=0)
+    return pd.DataFrame(
+        {
+            "time": np.arange(len(values)) / (2 * RATE),
+            "x acc": values[:, 0],
+            "y acc": values[:, 1],
+            "label": np.repeat([LABELS[i] for i in labels], 2 * STEPS),
+        }
+    )
 
 
 def config(path, **sections):

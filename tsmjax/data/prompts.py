@@ -7,6 +7,7 @@ window and the question follow each other on lines of their own, as in Li et al.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from tsmjax.data.text import TextTokenizer
 from tsmjax.errors import InputError, closest
 from tsmjax.models.chronos_t5 import tokenize
 from tsmjax.models.sensorllm import Config
+from tsmjax.wearables.summaries import NUMBERS, summaries
 
 # Part of preprocess_type → column of the data set, in the order of a prompt.
 TEXTS = {
@@ -29,6 +31,7 @@ TEXTS = {
     "Q": "Q",
 }
 _MULTIPLE = 64  # prompts are padded to a multiple of it
+_POOL = 16  # batches whose rows are sorted together
 
 
 class Prompt(NamedTuple):
@@ -36,7 +39,7 @@ class Prompt(NamedTuple):
 
     Attributes:
       tokens: (n,) int32, those from the language model's vocabulary size on are markers.
-      ts_index: (n,) int32, number of a state, −1 for text.
+      ts_index: (n,) int32, number of a vector made of states, −1 for text.
     """
 
     tokens: np.ndarray
@@ -59,12 +62,57 @@ def text_columns(preprocess_type: str) -> list[str]:
     return [column for part, column in TEXTS.items() if part in parts]
 
 
+class Chat(NamedTuple):
+    """What stands around a question and its answer.
+
+    Attributes:
+      lead: tokens between the one that begins a text and the channels.
+      turn: tokens between the question and the answer.
+      end: tokens behind the answer.
+    """
+
+    lead: list[int]
+    turn: list[int]
+    end: list[int]
+
+
+def chat(template: str, tokenizer: TextTokenizer, system: str) -> Chat:
+    """Return what a template puts around questions.
+
+    "none" puts a line's end before the answer and the end of a text behind it; "llama3" makes
+    system, user and assistant take turns, as the Llama 3 Instruct models were trained.
+
+    Args:
+      template: "none" or "llama3".
+      tokenizer: encodes it.
+      system: what the system says; nothing without a template.
+
+    Raises:
+      InputError: when the tokenizer does not know the template's special tokens.
+    """
+    if template == "none":
+        return Chat([], tokenizer.encode("\n"), [tokenizer.eos])
+    end = tokenizer.encode("<|eot_id|>")
+    if len(end) != 1:
+        raise InputError(
+            "task.chat_template is 'llama3', but task.tokenizer does not know <|eot_id|>: take the "
+            "tokenizer of a Llama 3 Instruct model, or 'none'."
+        )
+
+    def header(who: str) -> str:
+        return f"<|start_header_id|>{who}<|end_header_id|>\n\n"
+
+    lead = tokenizer.encode(f"{header('system')}{system}<|eot_id|>{header('user')}")
+    return Chat(lead, tokenizer.encode(f"<|eot_id|>{header('assistant')}"), end)
+
+
 def channel_blocks(
     model: Config,
     tokenizer: TextTokenizer,
     channels: Sequence[int],
     readings: int,
     texts: Sequence[str] | None = None,
+    lead: Sequence[int] = (),
 ) -> Prompt:
     """Build the blocks of some channels, after the token that begins a text.
 
@@ -74,16 +122,17 @@ def channel_blocks(
       channels: places of the channels among the model's, one block each.
       readings: readings of each channel.
       texts: what each block begins with; None for nothing.
+      lead: tokens before the first block.
     """
-    states = readings + model.encoder.tokenizer.use_eos_token
-    tokens = [] if tokenizer.bos is None else [tokenizer.bos]
+    vectors = model.vectors(readings)
+    tokens = [*([] if tokenizer.bos is None else [tokenizer.bos]), *lead]
     index = [-1] * len(tokens)
     for number, channel in enumerate(channels):
         lead = ("\n" if number else "") + (f"{texts[number]}: " if texts else "")
         text = tokenizer.encode(lead)
-        start = number * model.tokens_per_channel
-        tokens += [*text, model.marker(channel, False), *[0] * states, model.marker(channel, True)]
-        index += [*[-1] * (len(text) + 1), *range(start, start + states), -1]
+        start = number * model.vectors(model.window)
+        tokens += [*text, model.marker(channel, False), *[0] * vectors, model.marker(channel, True)]
+        index += [*[-1] * (len(text) + 1), *range(start, start + vectors), -1]
     return Prompt(np.asarray(tokens, np.int32), np.asarray(index, np.int32))
 
 
@@ -120,9 +169,9 @@ def check_labels(labels: Sequence[str], model: Config, where: str) -> None:
         )
 
 
-def padded_length(longest: int) -> int:
+def padded_length(longest: int, multiple: int = _MULTIPLE) -> int:
     """Round a number of tokens up, so that few shapes are compiled."""
-    return -(-longest // _MULTIPLE) * _MULTIPLE
+    return -(-longest // multiple) * multiple
 
 
 def lay_out(rows: Sequence[Prompt], length: int) -> dict[str, np.ndarray]:
@@ -148,7 +197,8 @@ class Windows:
     """Windows of a sensor data set as rows of a batch.
 
     A row is ``tokens``, ``ts_index`` (L,), ``lengths``, ``label``, and ``series`` and
-    ``series_mask`` (C, W + 1) or, once they are known, the encoder's ``features`` (C, W + 1, E).
+    ``series_mask`` (C, W + 1) or, once they are known, the encoder's ``features`` (C, W + 1, E). A
+    model that reads them also gets ``statistics`` (C, S): summaries of the standardised channels.
 
     Attributes:
       length: L, tokens of the longest prompt, rounded up.
@@ -165,7 +215,10 @@ class Windows:
         columns: Sequence[str],
         label_texts: bool,
         max_length: int,
+        by_place: bool = False,
         answers: Sequence[Sequence[int]] = (),
+        lead: Sequence[int] = (),
+        turn: Sequence[int] = (),
     ):
         """Encode all texts.
 
@@ -176,7 +229,10 @@ class Windows:
           columns: which texts follow the channels.
           label_texts: begin each block with the name of its channel.
           max_length: longest prompt in tokens; longer ones lose their end.
+          by_place: match channels to markers by place instead of by name.
           answers: tokens of the answer of each label, appended to the prompts; () for none.
+          lead: tokens before the channels.
+          turn: tokens between the texts and the answer.
 
         Raises:
           InputError: when data and model do not belong together, or a prompt without its texts is
@@ -191,16 +247,30 @@ class Windows:
         check_vocabulary(tokenizer, model)
         check_labels(facts.labels, model, data.path)
         self._places = places_of(facts.channels, model, data.path)
+        if by_place:
+            self._places = list(range(len(self._places)))
         if facts.window != model.window:
             raise InputError(
                 f"{data.path} has windows of {facts.window} readings, but model.window is "
                 f"{model.window}: set model.window={facts.window}."
             )
+        if len(wrong := np.flatnonzero(data.lengths != model.window)):
+            raise InputError(
+                f"Row {wrong[0]} of {data.path} has {data.lengths[wrong[0]]} readings, but a "
+                f"window has {model.window}: prepare the data again."
+            )
+        known = (data.label_ids >= 0) & (data.label_ids < len(model.labels))
+        if len(wrong := np.flatnonzero(~known)):
+            raise InputError(
+                f"Row {wrong[0]} of {data.path} has the label {data.label_ids[wrong[0]]}, but the "
+                f"labels are numbered 0 to {len(model.labels) - 1}: prepare the data again."
+            )
         self.data, self._model, self._answers = data, model, answers
         texts = [facts.channel_texts[place] for place in self._places] if label_texts else None
         count = len(model.channels)
-        self._head = channel_blocks(model, tokenizer, range(count), model.window, texts)
-        room = max_length - len(self._head.tokens) - max(map(len, answers), default=0)
+        self._head = channel_blocks(model, tokenizer, range(count), model.window, texts, lead)
+        behind = len(turn) + max(map(len, answers), default=0)
+        room = max_length - len(self._head.tokens) - behind
         if room < 0:
             raise InputError(
                 f"The channels alone make a prompt of {len(self._head.tokens)} tokens, but "
@@ -210,15 +280,28 @@ class Windows:
         everything = np.arange(len(data))
         parts = [data.texts(column, everything) for column in columns]
         self._texts = [
-            np.asarray(tokenizer.encode("\n\n" + "\n".join(filter(None, row)))[:room], np.int32)
+            np.asarray(
+                [*tokenizer.encode("\n\n" + "\n".join(filter(None, row)))[:room], *turn], np.int32
+            )
             for row in zip(*parts, strict=True)
-        ] or [np.zeros(0, np.int32)] * len(data)
+        ] or [np.asarray(turn, np.int32)] * len(data)
         longest = max(map(len, self._texts), default=0) + max(map(len, answers), default=0)
         self.length = padded_length(len(self._head.tokens) + longest)
         self.features: Features | None = None
 
-    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return a batch of `rows`; `asked` is the length of a prompt without its answer."""
+    def sizes(self, multiple: int) -> np.ndarray:
+        """Tokens of each row's prompt and longest answer, rounded up to a multiple: (rows,)."""
+        longest = len(self._head.tokens) + max(map(len, self._answers), default=0)
+        each = [min(padded_length(longest + len(t), multiple), self.length) for t in self._texts]
+        return np.asarray(each)
+
+    def read(self, rows: np.ndarray, length: int | None = None) -> dict[str, np.ndarray]:
+        """Return a batch of `rows`; `asked` is the length of a prompt without its answer.
+
+        Args:
+          rows: row numbers.
+          length: tokens that prompts are padded to; None for `self.length`.
+        """
         labels = self.data.label_ids[rows]
         prompts = [followed_by(self._head, self._texts[row]) for row in rows.tolist()]
         asked = np.asarray([len(prompt.tokens) for prompt in prompts], np.int32)
@@ -227,9 +310,11 @@ class Windows:
                 followed_by(prompt, self._answers[label])
                 for prompt, label in zip(prompts, labels.tolist(), strict=True)
             ]
-        batch = {**lay_out(prompts, self.length), "label": labels}
+        batch = {**lay_out(prompts, length or self.length), "label": labels}
         if self._answers:
             batch["asked"] = asked
+        if self._model.statistics:
+            batch["statistics"] = self._statistics[rows]
         if self.features is not None:
             return {**batch, "features": self.features[rows]}
         return {**batch, **self.series(rows)}
@@ -240,6 +325,24 @@ class Windows:
         found = tokenize(self._model.encoder.tokenizer, windows)
         return {"series": found.ids, "series_mask": found.mask}
 
+    @functools.cached_property
+    def _statistics(self) -> np.ndarray:
+        """Summaries of all channels (rows, C, S), in units of the training windows.
+
+        Deviations and changes differ by orders of magnitude among activities: they are told in
+        decades.
+        """
+        facts = self.data.facts
+        mean, std = (np.asarray(x, np.float32)[self._places, None] for x in (facts.mean, facts.std))
+        std = np.where(std > 0, std, 1)
+        chunks = np.array_split(np.arange(len(self.data)), -(-len(self.data) // 256))
+        found = np.concatenate(
+            [summaries((self.data.windows(one)[:, self._places] - mean) / std) for one in chunks]
+        )
+        spreads = [NUMBERS.index("deviation"), NUMBERS.index("change")]
+        found[..., spreads] = np.log10(np.maximum(found[..., spreads], 1e-3))
+        return found
+
     def prompt(self, row: int) -> Prompt:
         """Return the prompt of one row, without padding and answer."""
         return followed_by(self._head, self._texts[row])
@@ -248,6 +351,9 @@ class Windows:
 class Shuffled:
     """Training batches by step: every row once an epoch, in an order of (seed, epoch).
 
+    With `sizes`, batches hold rows of like size: the rows of `_POOL` batches are sorted, cut into
+    batches, and these are shuffled.
+
     Attributes:
       rows: rows of a global batch.
       steps_per_epoch: steps in which as many rows are drawn as there are.
@@ -255,23 +361,25 @@ class Shuffled:
 
     def __init__(
         self,
-        read: Callable[[np.ndarray], dict[str, np.ndarray]],
+        read: Callable[..., dict[str, np.ndarray]],
         numbers: np.ndarray,
         batch_size: int,
         *,
         seed: int,
         host: int = 0,
         hosts: int = 1,
+        sizes: np.ndarray | None = None,
     ):
         """Remember what to draw from.
 
         Args:
-          read: row numbers → batch.
+          read: row numbers, and with `sizes` the largest size of the global batch → batch.
           numbers: the row numbers of the training part.
           batch_size: rows of a global batch.
           seed: chooses the order.
           host: number of this host.
           hosts: number of hosts; host i reads the i-th part of every global batch.
+          sizes: (rows of the data set,) size of each row, of a few different ones; None mixes all.
 
         Raises:
           InputError: when there are no rows, or hosts do not divide the batch.
@@ -284,12 +392,21 @@ class Shuffled:
                 f"{hosts} hosts."
             )
         self.rows, self.steps_per_epoch = batch_size, len(numbers) / batch_size
-        self._read, self._numbers, self._seed = read, numbers, seed
+        self._read, self._numbers, self._seed, self._sizes = read, numbers, seed, sizes
         share = batch_size // hosts
         self._mine = np.arange(host * share, (host + 1) * share)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's slice of the batch of `step`."""
-        drawn = step * self.rows + self._mine
-        epoch, place = np.divmod(drawn, len(self._numbers))
-        return self._read(self._numbers[permute(place, len(self._numbers), self._seed, epoch)])
+        if self._sizes is None:
+            return self._read(self._drawn(step * self.rows + self._mine))
+        pool, place = divmod(step, _POOL)
+        drawn = self._drawn(pool * _POOL * self.rows + np.arange(_POOL * self.rows))
+        drawn = drawn[np.argsort(self._sizes[drawn], kind="stable")].reshape(_POOL, self.rows)
+        batch = drawn[permute(np.array([place]), _POOL, self._seed, pool)[0]]
+        return self._read(batch[self._mine], int(self._sizes[batch].max()))
+
+    def _drawn(self, places: np.ndarray) -> np.ndarray:
+        """Row numbers at places of the endless sequence of shuffled epochs."""
+        epoch, place = np.divmod(places, len(self._numbers))
+        return self._numbers[permute(place, len(self._numbers), self._seed, epoch)]

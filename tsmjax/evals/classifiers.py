@@ -21,6 +21,7 @@ from tsmjax.evals.classification import classification_scores, confusion
 from tsmjax.nn.dropout import dropout
 from tsmjax.nn.linear import Linear
 from tsmjax.nn.norms import LayerNorm
+from tsmjax.wearables import summaries as wearables
 
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # penalties that validation chooses from
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -43,18 +44,8 @@ class Part:
 
 
 def summaries(windows: np.ndarray) -> np.ndarray:
-    """Return five numbers of each channel: mean, deviation, least, greatest, and mean change.
-
-    Args:
-      windows: (rows, channels, steps).
-
-    Returns:
-      (rows, 5 · channels) float32; the change is the mean absolute difference of steps in a row.
-    """
-    x = windows.astype(np.float64)
-    change = np.abs(np.diff(x, axis=2)).mean(axis=2)
-    parts = (x.mean(axis=2), x.std(axis=2), x.min(axis=2), x.max(axis=2), change)
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    """Return five numbers of each channel of (rows, channels, steps): (rows, 5 · channels)."""
+    return wearables.summaries(windows).swapaxes(1, 2).reshape(len(windows), -1)
 
 
 def standardised(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ class Linear(nnx.Module):
     """Affine map ``x @ kernel + bias`` over the last axis, in the dtype of the kernel.
 
     Parameters: ``kernel`` (inputs, outputs), drawn from N(0, std²), and ``bias`` (outputs,), zero.
-    `adapt` adds ``lora_a`` (inputs, rank) and ``lora_b`` (rank, outputs).
+    `adapt` adds ``lora_a`` (inputs, rank) and ``lora_b`` (rank, outputs); `shrink` adds
+    ``kernel_scale`` (outputs,), which multiplies the product when the kernel is int8.
     """
 
     def __init__(
@@ -21,7 +22,14 @@ class Linear(nnx.Module):
     ):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros((outputs,))) if bias else None
+        self.small = False
         self.lora_scale = None
+
+    def shrink(self) -> None:
+        """Let the kernel be int8 once it is frozen (see `tsmjax.nn.int8`)."""
+        *layers, _, outputs = self.kernel.shape
+        self.kernel_scale = nnx.Param(jnp.ones((*layers, outputs)))
+        self.small = True
 
     def adapt(self, rank: int, scale: float, *, rngs: nnx.Rngs) -> None:
         """Add the low-rank update ``scale · x @ lora_a @ lora_b``, which is zero at first.
@@ -43,8 +51,13 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (…, inputs) to (…, outputs)."""
         kernel = self.kernel[...]
-        x = x.astype(kernel.dtype)
-        y = layout.project(x, kernel)
+        if self.small:
+            scale = self.kernel_scale[...]
+            x = x.astype(scale.dtype)
+            y = layout.project(x, kernel.astype(scale.dtype)) * scale
+        else:
+            x = x.astype(kernel.dtype)
+            y = layout.project(x, kernel)
         if self.lora_scale is not None:
             y = y + self.lora_scale * (x @ self.lora_a[...] @ self.lora_b[...])
         return y if self.bias is None else y + self.bias[...]

@@ -19,6 +19,7 @@ import pandas as pd
 
 from tsmjax.errors import InputError, closest
 from tsmjax.prepare.sensor_reading import Source
+from tsmjax.wearables import streams
 from tsmjax.wearables.recordings import UNLABELLED, Recording, on_grid, runs
 from tsmjax.wearables.splits import natural
 
@@ -509,7 +510,8 @@ def _open_csv(source: Path, options: argparse.Namespace) -> Raw:
     texts = sorted({label for _, table in tables for label in table[options.label_column].dropna()})
     if not texts:
         raise InputError(f"No row of {source} has a label in column {options.label_column!r}.")
-    rate = options.rate or _rate(tables[0][0], first[options.time_column].to_numpy())
+    times = first[options.time_column].to_numpy()
+    rate = options.rate or streams.usual_rate(times, str(files[0]))
     jobs, subjects = [], []
     for file, table in tables:
         lacking = [name for name in columns if name not in table]
@@ -529,7 +531,7 @@ def _open_csv(source: Path, options: argparse.Namespace) -> Raw:
             )
             jobs.append(functools.partial(_recorded, person, *parts))
             subjects.append(person)
-    markers = tuple(re.sub(r"\W+", "_", name).strip("_") or "channel" for name in columns)
+    markers = tuple(map(streams.marker, columns))
     if len(set(markers)) < len(markers):
         raise InputError(f"Two channels of {files[0]} differ in nothing but signs: rename them.")
     texts_of = tuple(name.replace("_", " ") for name in columns)
@@ -557,29 +559,10 @@ def _read_frame(path: Path, options: argparse.Namespace) -> pd.DataFrame:
             )
     if not len(table):
         raise InputError(f"{path} has no rows.")
-    times = table[options.time_column]
-    if pd.api.types.is_numeric_dtype(times):
-        if not np.isfinite(times).all():
-            raise InputError(f"{path} has a row without a time.")
-        table[options.time_column] = np.round(times.to_numpy(np.float64) * 1e9).astype(np.int64)
-    else:
-        try:
-            parsed = pd.to_datetime(times, utc=True, format="ISO8601").dt.tz_localize(None)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path} has a time that is none ({error}).") from error
-        table[options.time_column] = parsed.to_numpy("datetime64[ns]").astype(np.int64)
+    table[options.time_column] = streams.nanoseconds(table[options.time_column], str(path))
     labels = table[options.label_column]
     table[options.label_column] = labels.map(lambda label: str(label).strip(), na_action="ignore")
     return table
-
-
-def _rate(path: Path, times: np.ndarray) -> float:
-    """Return the usual number of rows a second."""
-    passed = np.diff(times)
-    passed = passed[passed > 0]
-    if not len(passed):
-        raise InputError(f"The times of {path} never go on: say --rate, or correct them.")
-    return round(1e9 / float(np.median(passed)), 6)
 
 
 FORMATS: dict[str, Callable[[Path, argparse.Namespace], Raw]] = {

@@ -108,6 +108,10 @@ class Task(abc.ABC):
         """Evaluators of "validation" (during training) or "test" (once, at the end)."""
         return ()
 
+    def follow(self, part: str, params: Tree) -> Tree:
+        """Return parameters of the model that follow from a part that was loaded (see `parts`)."""
+        return {}
+
     def before(self, frozen: Tree) -> None:
         """Run once before training, with the frozen leaves (build a cache, say)."""
         return None

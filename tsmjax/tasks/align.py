@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from tsmjax.data.prompts import (
     Prompt,
     Shuffled,
     channel_blocks,
+    chat,
     check_vocabulary,
     followed_by,
     padded_length,
@@ -37,10 +38,11 @@ from tsmjax.evals.evaluator import Batch as HostBatch
 from tsmjax.evals.evaluator import Predict, Sums
 from tsmjax.models import sensorllm
 from tsmjax.models.chronos_t5 import tokenize
+from tsmjax.nn.functional import Tree
 from tsmjax.nn.losses import cross_entropy
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
-from tsmjax.tasks.classify import check_family, freeze_rules, parts_of
+from tsmjax.tasks.classify import check_family, freeze_rules, markers_of, parts_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Config:
       llm: checkpoint of the language model to start from; empty for fresh weights.
       encoder: checkpoint of the encoder to start from; empty for fresh weights.
       tokenizer: of texts: "bytes", a ``.bin`` file of llama2.c, or a Hugging Face folder or hub id.
+      chat_template: what stands around questions and answers: "none", or "llama3" for Llama 3
+        Instruct models, whose system then tells the data set and its rate.
       qa_types: kinds of questions to ask; () for all of the data set.
       fix_llm: keep the language model as it is.
       fix_ts_encoder: keep the encoder as it is.
@@ -60,6 +64,7 @@ class Config:
     llm: str = ""
     encoder: str = ""
     tokenizer: str = "bytes"
+    chat_template: Literal["none", "llama3"] = "none"
     qa_types: tuple[str, ...] = ()
     fix_llm: bool = True
     fix_ts_encoder: bool = True
@@ -126,12 +131,14 @@ class Packs:
             kinds = np.asarray(data.texts("qa_type", rows))
             rows = rows[np.isin(kinds, config.qa_types)]
         self._channel = np.argsort(places)[data.column("channel_id")]
+        system = f"You read data of {facts.dataset}, {facts.rate:g} readings a second."
+        self._chat = chat(config.chat_template, self._tokenizer, system)
         self._texts: dict[int, tuple[list[int], list[int]]] = {}
         for row, question, answer in zip(
             rows.tolist(), data.texts("Q", rows), data.texts("A", rows), strict=True
         ):
-            asked = self._tokenizer.encode(f"\n{question}\n")
-            self._texts[row] = asked, [*self._tokenizer.encode(answer), self._tokenizer.eos]
+            asked = [*self._tokenizer.encode(f"\n{question}"), *self._chat.turn]
+            self._texts[row] = asked, [*self._tokenizer.encode(answer), *self._chat.end]
         sizes = {row: self._size(row) for row in self._texts}
         kept = sorted((row for row in sizes if sizes[row] <= length), key=lambda r: -sizes[r])
         self.dropped = len(sizes) - len(kept)
@@ -157,6 +164,7 @@ class Packs:
     def read(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Return the batch of the packs `numbers`; see the module."""
         count, states = len(numbers), self._model.tokens_per_channel
+        vectors = self._model.vectors(self._model.window)
         length, shape = self._length, (len(numbers), self.answers)
         batch = {
             "tokens": np.zeros((count, length), np.int32),
@@ -177,7 +185,7 @@ class Packs:
                 here, there = slice(at, at + size), slice(answered, answered + len(answer))
                 batch["tokens"][pack, here] = whole.tokens
                 index = whole.ts_index
-                batch["ts_index"][pack, here] = np.where(index >= 0, index + slot * states, -1)
+                batch["ts_index"][pack, here] = np.where(index >= 0, index + slot * vectors, -1)
                 batch["segments"][pack, here] = slot
                 batch["positions"][pack, here] = np.arange(size)
                 batch["places"][pack, there] = at + asked - 1 + np.arange(len(answer))
@@ -191,13 +199,15 @@ class Packs:
     def _prompt(self, row: int) -> Prompt:
         """Block of the row's channel, then its question."""
         channel, readings = int(self._channel[row]), int(self._data.lengths[row])
-        block = channel_blocks(self._model, self._tokenizer, [channel], readings)
+        lead = self._chat.lead
+        block = channel_blocks(self._model, self._tokenizer, [channel], readings, lead=lead)
         return followed_by(block, self._texts[row][0])
 
     def _size(self, row: int) -> int:
         question, answer = self._texts[row]
-        states = int(self._data.lengths[row]) + self._model.encoder.tokenizer.use_eos_token
-        return (self._tokenizer.bos is not None) + states + 2 + len(question) + len(answer)
+        vectors = self._model.vectors(int(self._data.lengths[row]))
+        lead = (self._tokenizer.bos is not None) + len(self._chat.lead)
+        return lead + vectors + 2 + len(question) + len(answer)
 
 
 class Task(BaseTask):
@@ -220,6 +230,10 @@ class Task(BaseTask):
     def build(self, rngs: nnx.Rngs) -> Modules:
         """Construct the model with fresh parameters."""
         return Modules(sensorllm.Model(self.config.model, rngs=rngs))
+
+    def follow(self, part: str, params: Tree) -> Tree:
+        """Return the markers that a loaded language model makes."""
+        return markers_of(self.config.model, part, params)
 
     def batches(self, split: str, host: int, hosts: int) -> Shuffled:
         """Draw packs of the training part; `split` is "train", the only one that is sampled."""
@@ -288,6 +302,8 @@ class Task(BaseTask):
     def _logits(self, model: sensorllm.Model, batch: Batch) -> jax.Array:
         """Logits (P, A, V) of the answers' tokens, and of nothing else."""
         features = model.encode(batch["series"], batch["series_mask"])
+        # A patch may reach beyond the end of a series, where states mean nothing.
+        features = jnp.where(batch["series_mask"][..., None], features, 0)
         x = model.embed(batch["tokens"], batch["ts_index"], features)
         h = model.llm.hidden(x, batch["positions"], batch["segments"])
         before = jnp.take_along_axis(h, batch["places"][..., None], axis=1)

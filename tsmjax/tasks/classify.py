@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +26,46 @@ from flax import nnx
 from tsmjax import checkpoint, pretrained
 from tsmjax import config as config_lib
 from tsmjax.data.features import make_features
-from tsmjax.data.prompts import Shuffled, Windows, text_columns
+from tsmjax.data.prompts import Chat, Shuffled, Windows, chat, text_columns
 from tsmjax.data.sensor import SensorData
 from tsmjax.data.text import text_tokenizer
 from tsmjax.errors import InputError
 from tsmjax.evals.classification import ClassificationEvaluator
 from tsmjax.models import llama, sensorllm
-from tsmjax.nn import functional
+from tsmjax.nn import functional, int8
 from tsmjax.nn.functional import Tree
 from tsmjax.nn.losses import cross_entropy
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compat:
+    """Behaviour of the reference that is off here.
+
+    Attributes:
+      rows_per_mean: take the weighted mean of the loss over so many windows each, and then the mean
+        of these, as the reference does over the windows that a device sees at once (4): of windows
+        of one activity the weights then cancel. 0 takes one weighted mean over the whole batch.
+      smoothed_weights: weight each activity by 1 / (its share of the training windows + 1e-6),
+        which gives an activity that never occurs nearly all of the weight.
+      markers_by_place: give the channels of the data the markers in the model's order, whatever
+        they are called.
+      select_on_test: choose the best checkpoint by the test part, whose score is then too good.
+    """
+
+    rows_per_mean: int = 0
+    smoothed_weights: bool = False
+    markers_by_place: bool = False
+    select_on_test: bool = False
+
+    def __post_init__(self):
+        if self.rows_per_mean < 0:
+            raise InputError(
+                f"task.compat.rows_per_mean is {self.rows_per_mean}, but must be at least 0."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +76,9 @@ class Config:
       llm: checkpoint of the language model to start from; empty for fresh weights.
       encoder: checkpoint of the encoder to start from; empty for fresh weights.
       tokenizer: of texts: "bytes", a ``.bin`` file of llama2.c, or a Hugging Face folder or hub id.
+      chat_template: for a model that writes the activity's name: "none", or "llama3" for Llama 3
+        Instruct models, whose system then lists the activities by number; the answer is number and
+        name.
       preprocess_type: texts that follow the channels: "none", or parts of smry (mean and
         deviation), meta (facts about the wearer), trend, corr (correlations) and Q (the question),
         joined by "+".
@@ -57,11 +90,13 @@ class Config:
       fix_cls_head: keep the head as it is.
       tune_mm_mlp_adapter: train the projection and the markers.
       cache_features: compute the states of a frozen encoder once, in bfloat16.
+      compat: behaviour of the reference.
     """
 
     llm: str = ""
     encoder: str = ""
     tokenizer: str = "bytes"
+    chat_template: Literal["none", "llama3"] = "none"
     preprocess_type: str = "smry+trend+corr+Q"
     add_ts_special_token_text: bool = False
     model_max_length: int = 4096
@@ -71,6 +106,7 @@ class Config:
     fix_cls_head: bool = False
     tune_mm_mlp_adapter: bool = True
     cache_features: bool = True
+    compat: Compat = Compat()
 
     def __post_init__(self):
         text_columns(self.preprocess_type)
@@ -83,12 +119,16 @@ class DataConfig:
     Attributes:
       path: sensor data set of stage 2, as `python -m tsmjax.prepare capture24` or `har` writes it.
       batch_size: windows of one optimiser step, over all devices.
+      bucket: pad prompts to multiples of so many tokens, and make batches of windows of like
+        length, which compiles the step once for each; 0 pads all to the longest. It pays where
+        lengths differ much.
       workers: processes that assemble batches; 0 for threads of the main process.
       prefetch: batches that are kept ready.
     """
 
     path: str = ""
     batch_size: int = 64
+    bucket: int = 0
     workers: int = 0
     prefetch: int = 4
 
@@ -99,13 +139,21 @@ def freeze_rules(config: Any) -> tuple[tuple[str, bool], ...]:
         (r"^model/llm/", config.fix_llm),
         (r"^model/encoder/", config.fix_ts_encoder),
         (r"^model/head/", getattr(config, "fix_cls_head", False)),
-        (r"^model/(projection|new_tokens)/", not config.tune_mm_mlp_adapter),
+        (r"^model/(projection|new_tokens|statistics)/", not config.tune_mm_mlp_adapter),
     )
 
 
 def parts_of(config: Any) -> dict[str, str]:
     """Return the checkpoints that the parts of the model start from."""
     return {name: path for name in ("llm", "encoder") if (path := getattr(config, name))}
+
+
+def markers_of(model: sensorllm.Config, part: str, params: Tree) -> Tree:
+    """Start all markers at the mean of a loaded embedding table, as new tokens usually do."""
+    if part != "llm":
+        return {}
+    mean = np.asarray(params["embed"]["embedding"], np.float32).mean(axis=0)
+    return {"new_tokens": {"embedding": np.tile(mean, (model.new_tokens, 1))}}
 
 
 def check_family(family: str, kind: str) -> None:
@@ -129,21 +177,28 @@ class Task(BaseTask):
         self.freeze = freeze_rules(config.task)
         self.parts = parts_of(config.task)
         self._check_labels_of_start()
+        self._check_rows_per_mean()
         self._answers = self._encode_answers()
 
     def build(self, rngs: nnx.Rngs) -> Modules:
         """Construct the model with fresh parameters."""
         return Modules(sensorllm.Model(self.config.model, rngs=rngs))
 
+    def follow(self, part: str, params: Tree) -> Tree:
+        """Return the markers that a loaded language model makes."""
+        return markers_of(self.config.model, part, params)
+
     def batches(self, split: str, host: int, hosts: int) -> Shuffled:
         """Draw windows of the training part; `split` is "train", the only one that is sampled."""
+        config = self.config.data
         return Shuffled(
             self.windows.read,
             self.windows.data.rows("train"),
-            self.config.data.batch_size,
+            config.batch_size,
             seed=self.config.seed,
             host=host,
             hosts=hosts,
+            sizes=self.windows.sizes(config.bucket) if config.bucket else None,
         )
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
@@ -151,6 +206,8 @@ class Task(BaseTask):
         weight = jnp.asarray(self.class_weights)[batch["label"]]
         if "asked" in batch:
             weight = weight * (batch["lengths"] - batch["asked"])
+        if each := self.config.task.compat.rows_per_mean:
+            return {"cross_entropy": jnp.float32(len(weight) // each)}
         return {"cross_entropy": weight.sum()}
 
     def terms(
@@ -162,7 +219,7 @@ class Task(BaseTask):
         x = self._embed(model, batch)
         if model.config.model_type == "classification":
             losses = cross_entropy(model.classify(x, batch["lengths"]), batch["label"])
-            return {"cross_entropy": (weight * losses).sum()}
+            return {"cross_entropy": self._total(weight, losses)}
         h = model.llm.hidden(x)
         offsets = jnp.arange(max(map(len, self._answers)))
         places = jnp.minimum(batch["asked"][:, None] + offsets, x.shape[1] - 1)
@@ -170,7 +227,7 @@ class Task(BaseTask):
         tokens = jnp.take_along_axis(batch["tokens"], places, axis=1)
         before = jnp.take_along_axis(h, (places - 1)[..., None], axis=1)
         losses = cross_entropy(model.llm.logits(before), jnp.where(answered, tokens, -1))
-        return {"cross_entropy": (weight[:, None] * losses).sum()}
+        return {"cross_entropy": self._total(weight[:, None] * answered, losses)}
 
     def predict(self, model: sensorllm.Model, batch: Batch) -> jax.Array:
         """Return the chance (B, K) of each activity, fp32."""
@@ -202,8 +259,9 @@ class Task(BaseTask):
                 "evaluates the other parts of data.path: set it to ()."
             )
         data = self.windows.data
-        rows = data.rows(split)
-        if split == "test" and not len(rows):
+        part = "test" if self.config.task.compat.select_on_test else split
+        rows = data.rows(part)
+        if part == "test" and not len(rows):
             return ()
         return [
             ClassificationEvaluator(
@@ -219,7 +277,7 @@ class Task(BaseTask):
 
     def before(self, frozen: Tree) -> None:
         """Compute the states of a frozen encoder once, or find those of an earlier run."""
-        weights = frozen["params"].get("model", {}).get("encoder", {})
+        weights = int8.dequantised(frozen["params"].get("model", {}).get("encoder", {}))
         graph, expected, _ = functional.abstract(
             lambda rngs: sensorllm.Model(self.config.model, rngs=rngs).encoder
         )
@@ -245,12 +303,16 @@ class Task(BaseTask):
     def artefacts(self) -> dict[str, Any]:
         """Names of activities by id, and what texts about other windows are made of."""
         facts, model = self.windows.data.facts, self.config.model
-        texts = dict(zip(facts.channels, facts.channel_texts, strict=True))
+        places = [facts.channels.index(name) for name in model.channels]
         return {
             "id2label": {str(i): label for i, label in enumerate(model.labels)},
             "dataset": facts.dataset,
             "rate": facts.rate,
-            "channel_texts": [texts[name] for name in model.channels],
+            "antialias": facts.settings.get("antialias", "none"),
+            **{
+                name: [getattr(facts, name)[place] for place in places]
+                for name in ("channel_texts", "mean", "std")
+            },
         }
 
     @functools.cached_property
@@ -273,7 +335,10 @@ class Task(BaseTask):
             columns=text_columns(config.preprocess_type),
             label_texts=config.add_ts_special_token_text,
             max_length=config.model_max_length,
+            by_place=config.compat.markers_by_place,
             answers=self._answers,
+            lead=self._chat.lead if self._answers else (),
+            turn=self._chat.turn if self._answers else (),
         )
 
     @functools.cached_property
@@ -285,7 +350,15 @@ class Task(BaseTask):
         )
         if not self.config.task.use_weighted_loss:
             return np.ones(len(counts), np.float32)
+        if self.config.task.compat.smoothed_weights:
+            inverse = 1 / (counts / len(rows) + 1e-6)
+            return (inverse / inverse.sum()).astype(np.float32)
         present = counts > 0
+        if not present.all():
+            absent = [
+                name for name, n in zip(self.config.model.labels, counts, strict=True) if not n
+            ]
+            log.warning("No window to train on shows: %s.", ", ".join(absent))
         shares = len(rows) / (present.sum() * np.maximum(counts, 1))
         return np.where(present, shares, 0.0).astype(np.float32)
 
@@ -294,15 +367,44 @@ class Task(BaseTask):
         features = batch.get("features")
         if features is None:
             features = model.encode(batch["series"], batch["series_mask"])
-        return model.embed(batch["tokens"], batch["ts_index"], features)
+        statistics = batch.get("statistics")
+        return model.embed(batch["tokens"], batch["ts_index"], features, statistics)
+
+    def _total(self, weight: jax.Array, losses: jax.Array) -> jax.Array:
+        """Sum weighted losses (B, …), or the weighted means of `Compat.rows_per_mean` rows each."""
+        if not (each := self.config.task.compat.rows_per_mean):
+            return (weight * losses).sum()
+        weight, losses = (x.reshape(len(x) // each, -1) for x in (weight, losses))
+        means = (weight * losses).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-12)
+        return means.sum()
 
     def _encode_answers(self) -> list[list[int]]:
         """Tokens of the name of each activity, with the end token; none for a classifier."""
         if self.config.model.model_type == "classification":
             return []
         tokenizer = text_tokenizer(self.config.task.tokenizer)
-        names = [f"\n{label}" for label in self.config.model.labels]
-        return [[*tokenizer.encode(name), tokenizer.eos] for name in names]
+        names = self.config.model.labels
+        if self.config.task.chat_template != "none":
+            names = [f"{number}. {name}" for number, name in enumerate(names, 1)]
+        return [[*tokenizer.encode(name), *self._chat.end] for name in names]
+
+    @functools.cached_property
+    def _chat(self) -> Chat:
+        """What stands around the prompts of a model that writes."""
+        listed = ", ".join(f"{n}. {name}" for n, name in enumerate(self.config.model.labels, 1))
+        tokenizer = text_tokenizer(self.config.task.tokenizer)
+        system = f"You recognise activities from sensor data. Answer with one of: {listed}."
+        return chat(self.config.task.chat_template, tokenizer, system)
+
+    def _check_rows_per_mean(self) -> None:
+        """Refuse means over so many rows that a micro-batch does not hold a multiple of them."""
+        each = self.config.task.compat.rows_per_mean
+        micro = self.config.data.batch_size // max(self.config.optim.accumulate, 1)
+        if each and micro % each:
+            raise InputError(
+                f"task.compat.rows_per_mean is {each}, which does not divide the {micro} windows "
+                "of a micro-batch (data.batch_size / optim.accumulate)."
+            )
 
     def _check_labels_of_start(self) -> None:
         """Refuse a checkpoint whose head numbers the activities in another way."""

@@ -41,6 +41,10 @@ class Config:
       model_type: "classification" has a linear head on the last token; "causal_lm" writes the
         name of the activity.
       proj_hidden: widths of the hidden layers of the projection; () for a single linear map.
+      proj_patch: neighbouring states that the projection joins into one vector: 4 make prompts
+        nearly a quarter as long.
+      statistics: tell the language model in numbers what standardisation takes from a channel: a
+        perceptron adds its `tsmjax.wearables.summaries` to its start marker. Stage 1 tells none.
       compat: behaviour of the reference.
     """
 
@@ -55,6 +59,8 @@ class Config:
     labels: tuple[str, ...] = CAPTURE24
     model_type: Literal["classification", "causal_lm"] = "classification"
     proj_hidden: tuple[int, ...] = (2048,)
+    proj_patch: int = 1
+    statistics: bool = False
     compat: Compat = Compat()
 
     def __post_init__(self):
@@ -75,11 +81,22 @@ class Config:
             raise InputError(
                 f"model.proj_hidden is {list(self.proj_hidden)}, but widths are positive."
             )
+        if self.proj_patch < 1:
+            raise InputError(f"model.proj_patch is {self.proj_patch}, but must be at least 1.")
 
     @property
     def tokens_per_channel(self) -> int:
         """States of the encoder for each channel: the readings, and the end token."""
         return self.window + self.encoder.tokenizer.use_eos_token
+
+    def vectors(self, readings: int) -> int:
+        """Vectors that the readings of a channel, and the end token, become in a prompt."""
+        return -(-(readings + self.encoder.tokenizer.use_eos_token) // self.proj_patch)
+
+    @property
+    def proj_widths(self) -> tuple[int, ...]:
+        """Widths of the projection, from its input on."""
+        return (self.proj_patch * self.encoder.d_model, *self.proj_hidden, self.llm.d_model)
 
     @property
     def new_tokens(self) -> int:
@@ -104,7 +121,7 @@ PRESETS = {
 }
 
 SHARDING = (
-    (r"projection/layers/\d+/kernel$", ("fsdp", "tensor")),
+    (r"(projection|statistics)/layers/\d+/kernel$", ("fsdp", "tensor")),
     (r"head/kernel$", ("fsdp", None)),
     (r"new_tokens/embedding$", (None, "fsdp")),
     (r"(q|k|v|gate|up|wi)/kernel$", ("fsdp", "tensor")),
@@ -128,12 +145,11 @@ def flops(config: Config, rows: int, length: int, *, encode: bool) -> float:
       length: tokens of a prompt.
       encode: whether the encoder runs too.
     """
-    widths = (config.encoder.d_model, *config.proj_hidden, config.llm.d_model)
-    states = rows * len(config.channels) * config.tokens_per_channel
-    projection = sum(a * b for a, b in itertools.pairwise(widths))
+    vectors = rows * len(config.channels) * config.vectors(config.window)
+    projection = sum(a * b for a, b in itertools.pairwise(config.proj_widths))
     series = rows * len(config.channels) if encode else 0
     return (
         llama.flops(config.llm, rows, length, logits=0)
-        + 2.0 * states * projection
+        + 2.0 * vectors * projection
         + chronos_t5.flops(config.encoder, series, config.tokens_per_channel)
     )

@@ -1,7 +1,7 @@
 """The SensorLLM network: encoder, projection, splice, language model, head.
 
 Dimensions: B windows, C channels, W readings and the end token, E encoder width, L tokens of a
-prompt, D width of the language model, K activities.
+prompt, D width of the language model, K activities, S summaries of a channel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tsmjax.models import chronos_t5, llama
 from tsmjax.models.sensorllm.config import Config
 from tsmjax.nn.embedding import Embedding
 from tsmjax.nn.linear import Linear
+from tsmjax.wearables.summaries import NUMBERS
 
 _STD = 0.02  # of initial weights, as in the language model
 
@@ -49,11 +50,12 @@ class Model(nnx.Module):
         self.config = config
         self.llm = llama.Model(config.llm, rngs=rngs)
         self.encoder = chronos_t5.Model(config.encoder, rngs=rngs)
-        widths = (config.encoder.d_model, *config.proj_hidden, config.llm.d_model)
-        self.projection = Projection(widths, rngs=rngs)
-        self.new_tokens = Embedding(config.new_tokens, config.llm.d_model, std=_STD, rngs=rngs)
+        d = config.llm.d_model
+        self.projection = Projection(config.proj_widths, rngs=rngs)
+        self.statistics = Projection((len(NUMBERS), d, d), rngs=rngs) if config.statistics else None
+        self.new_tokens = Embedding(config.new_tokens, d, std=_STD, rngs=rngs)
         self.head = (
-            Linear(config.llm.d_model, len(config.labels), std=_STD, rngs=rngs)
+            Linear(d, len(config.labels), std=_STD, rngs=rngs)
             if config.model_type == "classification"
             else None
         )
@@ -64,26 +66,46 @@ class Model(nnx.Module):
         mask = None if mask is None else mask.reshape(flat.shape)
         return self.encoder(flat, mask).reshape(*series.shape, -1)
 
-    def embed(self, tokens: jax.Array, ts_index: jax.Array, features: jax.Array) -> jax.Array:
+    def embed(
+        self,
+        tokens: jax.Array,
+        ts_index: jax.Array,
+        features: jax.Array,
+        statistics: jax.Array | None = None,
+    ) -> jax.Array:
         """Put projected states between the embedded tokens of a prompt.
 
         Args:
           tokens: (B, L) int; those from the language model's vocabulary size on are markers.
-          ts_index: (B, L) int, the number of a state of the row, counted through channels and
-            readings; −1 for a token of text.
+          ts_index: (B, L) int, the number of a vector of the row, counted through channels and
+            readings (or patches of them); −1 for a token of text.
           features: (B, C, W, E) states of the encoder.
+          statistics: (B, C, S) summaries of the channels, for a model that reads them; None tells
+            none.
 
         Returns:
           (B, L, D).
         """
-        states = self.projection(features)
+        states = self.projection(self._patches(features))
         if self.config.compat.last_channel_grad_only:
             last = jnp.arange(states.shape[1])[:, None, None] == states.shape[1] - 1
             states = jnp.where(last, states, jax.lax.stop_gradient(states))
         states = states.reshape(states.shape[0], -1, states.shape[-1])
         taken = jnp.take_along_axis(states, jnp.maximum(ts_index, 0)[..., None], axis=1)
         text = self.embed_text(tokens)
+        if self.statistics is not None and statistics is not None:
+            marker = tokens - self.config.llm.vocab_size
+            told = self.statistics(statistics)
+            told = jnp.take_along_axis(told, jnp.maximum(marker // 2, 0)[..., None], axis=1)
+            starts = (marker >= 0) & (marker % 2 == 0)
+            text = text + jnp.where(starts[..., None], told, 0).astype(text.dtype)
         return jnp.where(ts_index[..., None] >= 0, taken.astype(text.dtype), text)
+
+    def _patches(self, features: jax.Array) -> jax.Array:
+        """Join neighbouring states (B, C, W, E) to (B, C, W / patch, patch · E)."""
+        patch, (*rows, states, width) = self.config.proj_patch, features.shape
+        features = jnp.pad(features, ((0, 0), (0, 0), (0, -states % patch), (0, 0)))
+        return features.reshape(*rows, -1, patch * width)
 
     def embed_text(self, tokens: jax.Array) -> jax.Array:
         """Map tokens (…,) of text and markers to vectors (…, D)."""
