@@ -77,6 +77,7 @@ def sensorllm(draw):
         "encoder": draw(chronos_t5()),
         **{"channels": ("x", "y"), "labels": ("sit", "walk", "run"), "window": 8},
         "proj_hidden": draw(st.sampled_from([(), (5,), (5, 7)])),
+        **{"proj_patch": draw(st.integers(1, 2)), "statistics": draw(st.booleans())},
         "model_type": draw(st.sampled_from(["classification", "causal_lm"])),
     }
 

@@ -23,12 +23,18 @@ RULES = (
         for part, table in _TABLES.items()
         for source, target, transform in table.RULES
     ),
-    ("projection.{i}.weight", "projection/layers/{i}/kernel", "T"),
-    ("projection.{i}.bias", "projection/layers/{i}/bias", ""),
+    *(
+        rule
+        for part in ("projection", "statistics")
+        for rule in (
+            (f"{part}.{{i}}.weight", f"{part}/layers/{{i}}/kernel", "T"),
+            (f"{part}.{{i}}.bias", f"{part}/layers/{{i}}/bias", ""),
+        )
+    ),
     ("new_tokens.weight", "new_tokens/embedding", ""),
     ("head.weight", "head/kernel", "T"),
 )
-_FIELDS = ("channels", "window", "labels", "proj_hidden")
+_FIELDS = ("channels", "window", "labels", "proj_hidden", "proj_patch", "statistics")
 
 
 def matches(hf: Mapping[str, Any]) -> bool:
