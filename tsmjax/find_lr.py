@@ -81,7 +81,7 @@ def find(
         raise InputError(f"The sweep goes from {first} to {last}, but must rise from above 0.")
     if steps < _LEAST:
         raise InputError(f"The sweep has {steps} steps, but needs at least {_LEAST}.")
-    from tsmjax.trainer import fresh_state
+    from tsmjax.start import fresh_state
 
     config = config if isinstance(config, Config) else resolve(config)
     mesh = sharding.make_mesh(config.mesh)

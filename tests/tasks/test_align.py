@@ -8,10 +8,11 @@ import pytest
 import toy_windows as toy
 
 import tsmjax
-from tsmjax import checkpoint, sharding, state, trainer
+from tsmjax import checkpoint, sharding, state
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.errors import InputError
+from tsmjax.start import fresh_state
 
 QUESTIONS = 30
 
@@ -113,7 +114,7 @@ def test_stage_2_starts_from_what_stage_1_learnt(path, tmp_path):
     plan = state.blueprint(task, second.optim)
     mesh = sharding.make_mesh(second.mesh, jax.devices()[:1])
     init, _, _ = state.create(task, plan, second.optim, mesh, 0)
-    current, frozen = trainer.fresh_state(second, plan, init, task)
+    current, frozen = fresh_state(second, plan, init, task)
     found = current["params"]["model"]
     for number in ("0", "1"):
         np.testing.assert_array_equal(

@@ -10,12 +10,13 @@ import pytest
 import toy_windows as toy
 
 import tsmjax
-from tsmjax import checkpoint, optim, predict, sharding, state, step, trainer
+from tsmjax import checkpoint, optim, predict, sharding, state, step
 from tsmjax.config import resolve
 from tsmjax.data.prompts import text_columns
 from tsmjax.data.text import Bytes
 from tsmjax.errors import InputError
 from tsmjax.nn.functional import flatten
+from tsmjax.start import fresh_state
 from tsmjax.tasks import Modules
 
 
@@ -207,7 +208,7 @@ def test_a_frozen_language_model_in_one_byte_a_weight(path, tmp_path):
     task, mesh = config.build_task(), sharding.make_mesh(config.mesh, jax.devices()[:1])
     plan = state.blueprint(task, config.optim)
     init, _, _ = state.create(task, plan, config.optim, mesh, 0)
-    _, restored = trainer.fresh_state(config, plan, init, task)
+    _, restored = fresh_state(config, plan, init, task)
     kept = flatten(restored["params"]["model"]["llm"])
     for name, leaf in kernels.items():
         np.testing.assert_array_equal(kept[name], leaf)
@@ -434,7 +435,7 @@ def test_markers_start_at_the_mean_of_a_loaded_table(path, tmp_path):
     task, mesh = config.build_task(), sharding.make_mesh(config.mesh, jax.devices()[:1])
     plan = state.blueprint(task, config.optim)
     init, _, _ = state.create(task, plan, config.optim, mesh, 0)
-    fresh, frozen = trainer.fresh_state(config, plan, init, task)
+    fresh, frozen = fresh_state(config, plan, init, task)
     table = frozen["params"]["model"]["llm"]["embed"]["embedding"]
     np.testing.assert_array_equal(table, params["embed"]["embedding"])
     found = fresh["params"]["model"]["new_tokens"]["embedding"]

@@ -10,7 +10,7 @@ from flax import nnx
 
 import tsmjax
 from configs import last_distill, last_test
-from tsmjax import checkpoint, pretrained, state, trainer
+from tsmjax import checkpoint, pretrained, state
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.synthetic.skeletons import rows
@@ -18,6 +18,7 @@ from tsmjax.errors import InputError
 from tsmjax.evals import clip_models
 from tsmjax.models import last
 from tsmjax.nn.functional import abstract, flatten, unflatten
+from tsmjax.start import fresh_state
 from tsmjax.tasks import distill
 
 SMALL = {"channels": (8, 8, 8), "blocks": (1, 1, 1), "frames": 8, "num_classes": 3}
@@ -161,9 +162,7 @@ def test_the_teachers_are_the_checkpoints_statistics_included(folder, taught):
     plan = state.blueprint(task, task.config.optim)
     params = drawn(plan.params, 0)
     fresh = {"params": params, "stats": drawn(plan.stats, 0), "average": {}}
-    _, frozen = trainer.fresh_state(
-        task.config, plan, lambda key: (fresh, drawn(plan.frozen, 0)), task
-    )
+    _, frozen = fresh_state(task.config, plan, lambda key: (fresh, drawn(plan.frozen, 0)), task)
     teacher = pretrained.load(taught)
     for part, tree in (("params", teacher.params), ("stats", teacher.stats)):
         found = flatten(frozen[part]["frozen"]["nets"]["0"])
@@ -277,4 +276,4 @@ def test_teacher_and_student_must_see_the_same(folder):
     task = resolve(config(folder, [(TEACHER, "nowhere/at/all")])).build_task()
     plan = state.blueprint(task, task.config.optim)
     with pytest.raises(InputError, match="nowhere"):
-        trainer.fresh_state(task.config, plan, lambda key: ({}, {}), task)
+        fresh_state(task.config, plan, lambda key: ({}, {}), task)
