@@ -421,6 +421,6 @@ def test_a_backtest_is_predict_df_at_each_cutoff(forecaster):
         future = future[["item_id", "timestamp", "kind"]]
         expected = forecaster.predict_df(past, future, prediction_length=4, **options)
         rows = rows.reset_index(drop=True)[expected.columns]
-        pd.testing.assert_frame_equal(rows, expected, rtol=1e-4)
+        pd.testing.assert_frame_equal(rows, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="no column 'kinds'"):
         forecaster.backtest(df, 4, known_covariates=["kinds"])
