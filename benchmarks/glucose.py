@@ -268,16 +268,15 @@ def draw(models: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure = figures.new_figure(6.4, 4.0)
     axes = figure.subplots()
     figures.style(axes)
-    for (label, found), colour in zip(
-        models.items(), ("#d1495b", "#2a9d8f", "#1d6996", figures.MUTED), strict=True
-    ):
-        minutes = [int(minute) for minute in found]
-        errors = [found[minute]["rmse"] for minute in found]
-        axes.plot(minutes, errors, color=colour, linewidth=2)
+    colours = dict(zip(models, ("#d1495b", "#2a9d8f", "#1d6996", figures.MUTED), strict=True))
+    ends = {label: found["120"]["rmse"] for label, found in models.items()}
+    place = 0.0
+    for label in sorted(models, key=ends.__getitem__):
+        errors = {int(minute): one["rmse"] for minute, one in models[label].items()}
+        axes.plot(errors.keys(), errors.values(), color=colours[label], linewidth=2)
         name = label if label == "persistence" else f"TTM, {label} known ahead"
-        axes.annotate(
-            name, (minutes[-1], errors[-1]), (6, 0), textcoords="offset points", color=colour
-        ).set(fontsize=9, va="center")
+        place = max(ends[label], place + 0.06 * max(ends.values()))  # names must not overlap
+        axes.text(122, place, name, color=colours[label], fontsize=9, va="center")
     axes.set(xlim=(15, 120), ylim=(0, None), xticks=range(30, 121, 30))
     axes.set_xlabel("minutes ahead")
     axes.set_ylabel("RMSE, mg/dL")

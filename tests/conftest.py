@@ -17,10 +17,19 @@ import pytest
 from absl import flags
 
 from tsmjax.data.arrow_writer import write_dataset
+from tsmjax.monitor.line import host_memory
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain reads absl flags in the parent when it starts worker processes.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Forget compiled functions before they fill the memory of a small machine."""
+    yield
+    if host_memory().used > 3e9:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
