@@ -187,7 +187,11 @@ class Model(nnx.Module):
             whole, config.scaling, config.minimum_scale, config.default_scale
         )
         whole, steps = self._fill(whole, loc_scale), context.shape[-1]
-        return z.at[:, places].set(whole[..., :steps]), whole[..., steps:]
+        # Rows are picked from both, because a scatter has no counterpart in ONNX exports.
+        rows = np.arange(z.shape[1])
+        rows[places] = z.shape[1] + np.arange(len(places))
+        past = jnp.concatenate([z, whole[..., :steps]], axis=1)[:, rows]
+        return past, whole[..., steps:]
 
     def _known(self, future: jax.Array | None, z: jax.Array) -> jax.Array:
         """Values known ahead (B, Ce, horizon), NaN = unknown, for a context like `z`."""
