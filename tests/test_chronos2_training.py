@@ -70,6 +70,7 @@ def test_the_step_compiles_once_in_200_steps_and_the_loss_falls(corpus, tmp_path
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_stage_two_extends_context_and_horizon_of_stage_one(corpus, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     scale = {"time_encoding_scale": 256}

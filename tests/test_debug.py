@@ -41,6 +41,7 @@ def stepper(rows):
     return task, *init(jax.random.key(0)), batch, jitted, checked
 
 
+@pytest.mark.slow
 def test_a_step_has_the_numbers_of_the_compiled_one_and_can_be_looked_into(stepper, monkeypatch):
     task, begin, frozen, batch, jitted, checked = stepper
     _, expected = jitted(begin, frozen, batch, jax.random.key(1))

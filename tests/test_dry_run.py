@@ -62,6 +62,7 @@ def test_the_command_needs_no_devices_and_trains_nothing(rows, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.py"]
 
 
+@pytest.mark.slow
 def test_flops_of_the_family_and_the_devices_that_are_here(capsys):
     arguments = ["--config=configs/chronos2_test.py", "--dry_run", "--config.model.num_layers=1"]
     assert main.run(["main", *arguments]) == 0

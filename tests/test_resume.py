@@ -51,6 +51,7 @@ def start(run: Path, cache: Path) -> subprocess.Popen:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_ten_kills_change_no_bit(tmp_path):
     whole, killed, cache = (tmp_path / name for name in ("whole", "killed", "cache"))
     process = start(whole, cache)

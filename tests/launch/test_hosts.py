@@ -53,6 +53,7 @@ def hosts(tmp_path):
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_one_run(root, environment, run, hosts, tmp_path):
     """Each knows its own name and the other's, and reaches it by the cable alone."""
     table = tmp_path / "hosts"

@@ -96,7 +96,9 @@ def test_dummy_checkpoint_agrees(test_data):
     assert_agree(verify_chronos2.verify(folder))
 
 
-@pytest.mark.parametrize("horizon", [1, 16, pytest.param(64, marks=pytest.mark.slow), 1024])
+@pytest.mark.parametrize(
+    "horizon", [16, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 64, 1024))]
+)
 def test_base_size_agrees(base, horizon):
     case = example(2048, horizon, rows=8, seed=horizon)
     rows = compare(base, case, gradients=horizon == 64)
@@ -105,6 +107,7 @@ def test_base_size_agrees(base, horizon):
     assert len(errors(rows, "gradient")) == (170 if horizon == 64 else 0)
 
 
+@pytest.mark.slow
 def test_a_wrong_weight_is_found_in_its_block(tmp_path):
     folder = reference_folder(tmp_path / "m", GOLDEN_SIZE, 64, (0.1, 0.5, 0.9), gain=5.0)
     read = weights.read

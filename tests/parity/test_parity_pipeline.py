@@ -216,6 +216,7 @@ def test_saved_model_loads_in_the_reference(pair, tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.slow
 def test_fitting_learns_as_much(pair, tmp_path):
     """Waves with a known covariate that doubles them: both learn it from the same tasks."""
     rng = np.random.default_rng(0)

@@ -189,6 +189,7 @@ def test_named_switches_decide_what_trains(path):
     )
 
 
+@pytest.mark.slow
 def test_a_frozen_language_model_in_one_byte_a_weight(path, tmp_path):
     values = toy.config(path, optim={"int8": ((r"^model/llm/", True),), "length": 3})
     outcome = tsmjax.train(values, tmp_path / "run")
