@@ -12,6 +12,7 @@ the axis to shard.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -448,6 +449,7 @@ SHARDING = (
 LORA = ((r"(time|group)_attention/[qkvo]$", True), (r"output_patch_embedding/output$", True))
 
 
+@functools.cache  # asked at every step, for a few shapes
 def flops(config: Config, rows: int, context: int, horizon: int) -> float:
     """Matmul FLOPs of one forward pass over `rows` series; training costs three times that.
 
