@@ -9,7 +9,7 @@ import pytest
 import toy
 
 import tsmjax
-from tsmjax import checkpoint
+from tsmjax import checkpoint, tasks
 from tsmjax.errors import InputError
 
 
@@ -95,7 +95,9 @@ def test_weights_of_another_width_are_refused_with_the_difference(rows, tmp_path
         tsmjax.train(wider, workdir=str(tmp_path / "second"))
 
 
-def test_patience_stops_early_and_stays_stopped(rows, tmp_path):
+def test_patience_stops_early_and_stays_stopped(rows, tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(tasks.Task, "after", lambda self, state: ended.append(1) or state)
     settings = {
         "optim": {"length": 40, "lr": 0.0},
         "evals": {"every": 5, "patience": 10},
@@ -103,6 +105,7 @@ def test_patience_stops_early_and_stays_stopped(rows, tmp_path):
     outcome = tsmjax.train(toy.config(rows, **settings), workdir=str(tmp_path / "run"))
     assert outcome["step"] == 15
     assert "has not improved for 10 steps" in outcome["stopped_early"]
+    assert len(ended) == 1  # statistics are measured anew however training ends
     again = tsmjax.train(toy.config(rows, **settings), workdir=str(tmp_path / "run"))
     assert again["step"] == 15
 

@@ -239,6 +239,7 @@ def _train(config: Config, run: Path) -> dict[str, Any]:
                     )
                 if stopped:
                     facts = {**facts, "stopped": stopped}
+                    state = state if last else task.after(state)
             if last or stopped or scores or (save_every and now % save_every == 0):
                 with spend("step"):
                     flight.drain()
