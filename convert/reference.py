@@ -80,7 +80,11 @@ def save_random(
     if "initializer_factor" in entries:
         entries["initializer_factor"] = 1.0
     torch.manual_seed(seed)
-    model = kind(kind.config_class.from_dict(entries))
+    return save_moved(kind(kind.config_class.from_dict(entries)), folder, **options)
+
+
+def save_moved(model: torch.nn.Module, folder: Path, **options: Any) -> Path:
+    """Save a model of transformers' making with biases and scales moved off zero and one."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

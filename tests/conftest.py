@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import toy
 from absl import flags
 
 from tsmjax.data.arrow_writer import write_dataset
@@ -54,3 +55,12 @@ def walks(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("corpus") / "walks"
     write_dataset(rows, folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> Path:
+    """Folder of the rows of the toy family, which can be imported from then on."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.install(folder)
+    toy.write_rows(folder / "rows")
+    return folder / "rows"

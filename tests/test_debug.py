@@ -17,14 +17,6 @@ from tsmjax.models import chronos2, sensorllm
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.install(folder)
-    toy.write_rows(folder / "rows")
-    return folder / "rows"
-
-
-@pytest.fixture(scope="module")
 def stepper(rows):
     """One device: (task, state, frozen leaves, a batch, the compiled step, the debugged one)."""
     config = resolve(toy.config(rows, mesh={"replica": 1}))

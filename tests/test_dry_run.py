@@ -15,14 +15,6 @@ from tsmjax.dry_run import dry_run
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.install(folder)
-    toy.write_rows(folder / "rows")
-    return folder / "rows"
-
-
 def test_eight_way_fsdp_holds_an_eighth_of_everything(rows):
     whole = dry_run(toy.config(rows, mesh={"fsdp": 1, "replica": 8}, optim={"average": 0.9}))
     split = dry_run(toy.config(rows, mesh={"fsdp": 8, "replica": 1}, optim={"average": 0.9}))

@@ -12,14 +12,6 @@ from tsmjax.errors import InputError
 from tsmjax.nn.functional import flatten
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.install(folder)
-    toy.write_rows(folder / "rows")
-    return folder / "rows"
-
-
 class Trainer:
     """A step and what it needs, without the loop."""
 

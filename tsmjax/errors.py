@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+_Given = TypeVar("_Given")
 
 
 class InputError(ValueError):
@@ -26,3 +30,13 @@ def closest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as `` (did you mean 'lr'?)`` for a misspelt `name`, else ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def exit_code(run: Callable[[_Given], None], given: _Given) -> int:
+    """Run a command on what it was given: 0, or 2 behind one sentence when its input is wrong."""
+    try:
+        run(given)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -40,7 +40,7 @@ from rich.text import Text
 
 from tsmjax import compiler, pretrained
 from tsmjax.data.arrow import Item
-from tsmjax.errors import InputError
+from tsmjax.errors import InputError, exit_code
 from tsmjax.evals import clip_models, details, metrics, report, suites
 from tsmjax.evals.baselines import BASELINES, Baseline
 from tsmjax.evals.evaluator import Batch, Predict, Sums, total_sums, tracked
@@ -469,12 +469,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    try:
-        run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, arguments)
 
 
 if __name__ == "__main__":

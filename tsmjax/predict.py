@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from tsmjax.data.cache import beside
-from tsmjax.errors import InputError, closest
+from tsmjax.errors import InputError, closest, exit_code
 
 if TYPE_CHECKING:
     from tsmjax.classifier import Classifier
@@ -45,13 +45,7 @@ _PANELS = 9  # series in a plot
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, _parser().parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> None:

@@ -55,16 +55,16 @@ def begin(
         frozen = checkpoint.load_frozen(other, abstract_frozen) or abstract_frozen
         log.info("Continuing %s after step %s in a new run.", other, f"{at:,}")
         facts = {"monitor": meta["facts"]["monitor"]}
-        begin = Start(state, frozen, at, facts)
+        found = Start(state, frozen, at, facts)
     else:
         state, frozen = fresh_state(config, plan, init, task)
-        begin = Start(state, frozen, 0, {})
-    if jax.tree.leaves(begin.frozen):
+        found = Start(state, frozen, 0, {})
+    if jax.tree.leaves(found.frozen):
         teachers = ", ".join(task.teachers.values())
         source = settings.init_from or settings.resume_from or f"seed {config.seed}"
         source = f"{source}; teachers {teachers}" if teachers else source
-        checkpoint.save_frozen(run, begin.frozen, source)
-    return begin
+        checkpoint.save_frozen(run, found.frozen, source)
+    return found
 
 
 def fresh_state(

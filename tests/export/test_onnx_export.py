@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from drawing import drawn
 
 from tsmjax import checkpoint, config, weights
 from tsmjax.errors import InputError
@@ -16,7 +17,7 @@ from tsmjax.export import head as heads
 from tsmjax.export import onnx as exported
 from tsmjax.export.__main__ import main
 from tsmjax.models import last
-from tsmjax.nn.functional import abstract, flatten, unflatten
+from tsmjax.nn.functional import abstract
 
 CHRONOS2 = {
     **{"family": "chronos2", "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2},
@@ -75,17 +76,6 @@ NETS = {
     for size in ("nano" if "nano" in last.NETS[net].SIZES else "small", "base")
     if size in last.NETS[net].SIZES
 }
-
-
-def drawn(tree, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        start = 1.0 if path.endswith(("scale", "var", "edge")) else 0.0
-        spread = (leaf.shape[-2] if leaf.ndim > 1 else 10) ** -0.5
-        return np.asarray(start + spread * rng.uniform(-1, 1, leaf.shape), np.float32)
-
-    return unflatten({path: draw(path, leaf) for path, leaf in flatten(tree).items()})
 
 
 def folder_of(values, artefacts, path):

@@ -6,25 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawing import drawn
 
 from tsmjax.errors import InputError
 from tsmjax.models import last
 from tsmjax.models.last import blocks, graph, partitions
 from tsmjax.models.last.temporal import depthwise
-from tsmjax.nn.functional import abstract, flatten, merge, stats_of, unflatten
+from tsmjax.nn.functional import abstract, flatten, merge, stats_of
 
 TINY = {"channels": (8, 8, 8), "blocks": (1, 1, 1), "frames": 8, "num_classes": 3}
-
-
-def drawn(tree, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        start = 1.0 if path.endswith(("scale", "var", "edge")) else 0.0
-        spread = (leaf.shape[0] if leaf.ndim > 1 else 10) ** -0.5
-        return jnp.asarray(start + spread * rng.uniform(-1, 1, leaf.shape), jnp.float32)
-
-    return unflatten({path: draw(path, leaf) for path, leaf in flatten(tree).items()})
 
 
 def model_of(**values):

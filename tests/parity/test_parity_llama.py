@@ -10,7 +10,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5EncoderModel
 
-from convert import llama2c, verify, verify_chronos_t5, verify_llama
+from convert import llama2c, reference, verify, verify_chronos_t5, verify_llama
 from convert.__main__ import main
 from tsmjax.config import build
 from tsmjax.models import llama
@@ -44,16 +44,6 @@ T5 = {
 }
 
 
-def save(model, folder, **options):
-    """Save a reference model; scales are moved off one."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder, **options)
-    return folder
-
-
 def assert_agree(rows):
     bad = [f"{r.name}: {r.error:.3g} > {r.tolerance:.3g}" for r in rows if not r.ok]
     assert not bad, "\n".join(bad)
@@ -68,7 +58,7 @@ def test_llama_agrees_in_every_block_and_gradient(name, tmp_path):
     """Read from several files, as large models are stored."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZE, **LLAMA[name]))
-    folder = save(model, tmp_path / "m", max_shard_size="100KB")
+    folder = reference.save_moved(model, tmp_path / "m", max_shard_size="100KB")
     assert (folder / "model.safetensors.index.json").exists()
     rows = verify_llama.verify(folder)
     assert_agree(rows)
@@ -79,7 +69,7 @@ def test_llama_agrees_in_every_block_and_gradient(name, tmp_path):
 def test_chronos_t5_agrees_in_every_block_and_gradient(activation, tmp_path):
     torch.manual_seed(0)
     config = T5Config(**T5, feed_forward_proj=activation, initializer_factor=0.3)
-    rows = verify_chronos_t5.verify(save(T5EncoderModel(config), tmp_path / "m"))
+    rows = verify_chronos_t5.verify(reference.save_moved(T5EncoderModel(config), tmp_path / "m"))
     assert_agree(rows)
     assert len(gradients(rows)) == 3 * (8 if activation == "relu" else 9) + 3
 
@@ -125,5 +115,5 @@ def test_a_wrong_rotation_is_found_in_the_first_block(tmp_path, monkeypatch):
     model = LlamaForCausalLM(LlamaConfig(**SIZE, **LLAMA["untied, linear scaling"]))
     plain = llama.Config.frequencies
     monkeypatch.setattr(llama.Config, "frequencies", lambda config: 3.0 * plain(config))
-    rows = verify_llama.verify(save(model, tmp_path / "m"))
+    rows = verify_llama.verify(reference.save_moved(model, tmp_path / "m"))
     assert next(row.name for row in rows if not row.ok) == "block 0"

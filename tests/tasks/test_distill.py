@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawing import drawn
 from flax import nnx
 
 import tsmjax
@@ -17,7 +18,7 @@ from tsmjax.data.synthetic.skeletons import rows
 from tsmjax.errors import InputError
 from tsmjax.evals import clip_models
 from tsmjax.models import last
-from tsmjax.nn.functional import abstract, flatten, unflatten
+from tsmjax.nn.functional import abstract, flatten
 from tsmjax.start import fresh_state
 from tsmjax.tasks import distill
 
@@ -42,17 +43,6 @@ def base(folder, model):
     values["evals"] |= {"every": 2, "batch_size": 16}
     values["log"] |= {"every": 1, "tensorboard": False, "plots": False}
     return values
-
-
-def drawn(tree, seed):
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        start = 1.0 if path.endswith(("scale", "var", "edge")) else 0.0
-        spread = (leaf.shape[0] if leaf.ndim > 1 else 10) ** -0.5
-        return jnp.asarray(start + spread * rng.uniform(-1, 1, leaf.shape), jnp.float32)
-
-    return unflatten({path: draw(path, leaf) for path, leaf in flatten(tree).items()})
 
 
 @pytest.fixture(scope="module")

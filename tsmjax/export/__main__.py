@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsmjax.errors import InputError
+from tsmjax.errors import InputError, exit_code
 
 _SIZES = {
     "context": "chronos2: steps of the past (default: the model's longest)",
@@ -39,13 +39,7 @@ _SIZES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, _parser().parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> None:
