@@ -4,8 +4,8 @@
 
 Writes random bfloat16 weights of the shape of Llama 3.2 1B in three safetensors files (not
 counted), and takes them into a run folder (`python -m convert import`) and into another safetensors
-folder (`python -m convert export`), each in a process of its own whose peak of resident memory the
-kernel reports. The bounds: 2.2 times the bytes of the model for a run folder, of which Orbax alone
+folder (`python -m convert export`), each in a process of its own that tells its peak of resident
+memory. The bounds: 2.2 times the bytes of the model for a run folder, of which Orbax alone
 takes 2.0, and 1.3 times the largest file for a safetensors folder, whose tensors must come out bit
 by bit. The last line printed is JSON; ``--json FILE`` writes it too. Needs 8 GB below ``--folder``.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -34,6 +35,18 @@ from tsmjax.weights import llama as table
 from tsmjax.weights import plan, tables
 
 BOUNDS = {"checkpoint": 2.2, "folder": 1.3}
+# Run a module, then tell its largest resident memory: the line "VmHWM: … kB".
+_WATCHED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit as exit:
+    if exit.code:
+        raise
+lines = open("/proc/self/status").read().splitlines()
+print(next(line for line in lines if line.startswith("VmHWM")), file=sys.stderr)
+"""
 _BFLOAT16 = folders.DTYPES["BF16"]
 
 
@@ -68,12 +81,12 @@ def measure(folder: Path, preset: str, count: int) -> dict[str, Any]:
         "files_mb": [megabytes(size) for size in sizes],
         "cores": len(os.sched_getaffinity(0)),
         "load_average_before": round(os.getloadavg()[0], 1),
-        "program": spend("-c", "import convert.__main__"),
-        "checkpoint": spend("-m", "convert", "import", "llama", str(source), str(run)),
+        "program": spend("convert", "--help"),
+        "checkpoint": spend("convert", "import", "llama", str(source), str(run)),
     }
     written = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     result["checkpoint"]["written_mb"] = megabytes(written)
-    result["folder"] = spend("-m", "convert", "export", "llama", str(source), str(copy))
+    result["folder"] = spend("convert", "export", "llama", str(source), str(copy))
     result["folder"]["identical"] = same(source, copy)
     for name, unit in (("checkpoint", sum(sizes)), ("folder", max(sizes))):
         ratio = result[name]["peak_mb"] / megabytes(unit)
@@ -87,14 +100,18 @@ def measure(folder: Path, preset: str, count: int) -> dict[str, Any]:
 def write_random(folder: Path, preset: str, count: int) -> int:
     """Write a model of random weights in about `count` files; returns how many parameters it has.
 
-    All tensors are cut from one draw: what they hold changes neither time nor memory.
+    Each is drawn by itself: Orbax compresses what it writes, and repetitions would flatter it.
     """
     config = build(llama.Config, llama.PRESETS[preset], "model")
     values = dataclasses.asdict(config)
     slots = plan.make(table.RULES, tables.leaves_of("llama", values)[0])
-    drawn = np.random.default_rng(0).normal(0, 0.02, 1 << 20).astype(_BFLOAT16)
+    rng = np.random.default_rng(0)
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return (0.02 * rng.standard_normal(shape, np.float32)).astype(_BFLOAT16)
+
     entries = {
-        name: folders.Entry(_BFLOAT16, slot.shape, lambda shape=slot.shape: np.resize(drawn, shape))
+        name: folders.Entry(_BFLOAT16, slot.shape, functools.partial(draw, slot.shape))
         for name, slot in slots.items()
     }
     total = sum(entry.size for entry in entries.values())
@@ -104,19 +121,24 @@ def write_random(folder: Path, preset: str, count: int) -> int:
     return total // _BFLOAT16.itemsize
 
 
-def spend(*arguments: str) -> dict[str, float]:
-    """Run Python with `arguments`; returns seconds, CPU seconds and the peak of its memory."""
+def spend(module: str, *arguments: str) -> dict[str, float]:
+    """Run a module with `arguments`; returns seconds, CPU seconds and the peak of its memory.
+
+    The peak is read inside: what the kernel tells a parent includes the parent's own.
+    """
+    command = [sys.executable, "-c", _WATCHED, module, *arguments]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read().decode() if process.stderr else ""
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"error: {' '.join(arguments)} exited with {process.returncode}.")
+        raise SystemExit(f"error: {module} {' '.join(arguments)} failed: {said}")
     return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-        "peak_mb": megabytes(used.ru_maxrss * 1024),
+        "peak_mb": megabytes(int(said.split()[-2]) * 1024),
     }
 
 

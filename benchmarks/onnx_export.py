@@ -6,7 +6,7 @@
 Models have random weights of published shapes; real TinyTimeMixer weights come with them when
 TSMJAX_TEST_DATA names a folder that has them. Each is exported and compared with JAX on random
 batches of 1, 3 and 8 rows, with missing values where the model allows them. The last line printed
-is JSON; ``--json FILE`` writes it too.
+is JSON; ``--json FILE`` writes it too, after each case.
 """
 
 from __future__ import annotations
@@ -64,20 +64,20 @@ def main() -> None:
     parser.add_argument("--opset", type=int, default=17)
     parser.add_argument("--json", type=Path, help="also write the line to this file")
     options = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    result = {
+        **{"benchmark": "onnx_export", "batches": options.batches, "rows": rows},
+        "git_commit": checkpoint.versions()["git_commit"],
+    }
     for name in [name for name in (*CASES, *_REAL) if name.startswith(tuple(options.only))]:
         with tempfile.TemporaryDirectory() as folder:
             report = export(name, Path(folder), options)
         if report is not None:
             Console().print(exported.table(report))
             rows.append({"case": name, **report.to_dict()})
-    result = {
-        **{"benchmark": "onnx_export", "batches": options.batches, "rows": rows},
-        "git_commit": checkpoint.versions()["git_commit"],
-    }
+            if options.json:
+                checkpoint.write_json(options.json, result)
     print(json.dumps(result))
-    if options.json:
-        checkpoint.write_json(options.json, result)
 
 
 def export(name: str, folder: Path, options: argparse.Namespace) -> exported.Report | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -24,6 +25,7 @@ examples:
   python -m convert export llama runs/sensorllm hf/llama       the Llama inside a SensorLLM
   python -m convert verify chronos2 hf/my-chronos2
   python -m convert verify chronos_t5 random:large             random weights of the reference
+  python -m convert import chronos_t5 amazon/chronos-t5-small runs/t5 --decoder
   python -m convert import last best_model.pth weights/last_e_v3
 
 SOURCE is a run folder (with @best, @final, @latest or @STEP behind it), a Hugging Face folder with
@@ -56,12 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="export the LoRA adapter of a run for PEFT, instead of merged weights",
     )
+    parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="chronos_t5: read the decoder as well, instead of the encoder alone",
+    )
     options = parser.parse_args(arguments)
     if (options.target is None) != (options.action == "verify"):
         wants = "takes no TARGET" if options.action == "verify" else "needs a TARGET folder"
         parser.error(f"{options.action} {wants}")
     if options.adapter and options.action != "export":
         parser.error(f"--adapter belongs to export, not to {options.action}")
+    if options.decoder and options.family != "chronos_t5":
+        parser.error(f"--decoder belongs to chronos_t5, not to {options.family}")
+    model = {"decoder": True} if options.decoder else {}
     try:
         if options.adapter:
             base = export_adapter(options.source, options.family, options.target, options.base)
@@ -72,10 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             if options.source.startswith(verify.RANDOM):
                 preset = options.source.removeprefix(verify.RANDOM)
-                return verify.run(verify.random(options.family, preset))
-            return verify.run(load(options.source, options.family, options.base))
+                return verify.run(verify.random(options.family, preset, model))
+            return verify.run(load(options.source, options.family, options.base, model))
         move = import_weights if options.action == "import" else export
-        source = move(options.source, options.family, options.target, options.base)
+        source = move(options.source, options.family, options.target, options.base, model)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -83,7 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load(source: str, family: str, base: str | None = None) -> weights.Imported:
+def load(
+    source: str,
+    family: str,
+    base: str | None = None,
+    model_overrides: Mapping[str, Any] | None = None,
+) -> weights.Imported:
     """Read model weights from any kind of checkpoint, in the types that it has.
 
     Args:
@@ -91,6 +106,7 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
         model file.
       family: the expected family; a part of the model that is stored will do.
       base: base model of an adapter.
+      model_overrides: `Config` values that replace those of a Hugging Face folder.
 
     Raises:
       InputError: when there is no such checkpoint, or it is of another family.
@@ -108,7 +124,7 @@ def load(source: str, family: str, base: str | None = None) -> weights.Imported:
     with torch_checkpoint.as_safetensors(source) as (folder, pickles):
         stored = family if base is not None else weights.describe(folder)[0]
         whole = stored if family in weights.parts(stored) else family
-        found = weights.read(folder, whole, base=base, dtype=None)
+        found = weights.read(folder, whole, model_overrides, base, dtype=None)
     if pickles:
         found = dataclasses.replace(found, source=f"{source} (sha256 {pickles})")
     return _of_family(found, family)
@@ -164,7 +180,13 @@ def export_adapter(source: str, family: str, target: str, base: str | None = Non
     return base
 
 
-def export(source: str, family: str, target: str, base: str | None = None) -> str:
+def export(
+    source: str,
+    family: str,
+    target: str,
+    base: str | None = None,
+    model_overrides: Mapping[str, Any] | None = None,
+) -> str:
     """Write weights as a Hugging Face folder, and return where they came from.
 
     What is a folder already travels tensor by tensor.
@@ -177,21 +199,27 @@ def export(source: str, family: str, target: str, base: str | None = None) -> st
         with torch_checkpoint.as_safetensors(source) as (place, pickles):
             stored = family if base is not None else weights.describe(place)[0]
             if family not in weights.parts(stored):
-                _, told = weights.rewrite(place, target, family, base)
+                _, told = weights.rewrite(place, target, family, model_overrides, base)
                 return f"{source} (sha256 {pickles})" if pickles else told
-    found = load(source, family, base)
+    found = load(source, family, base, model_overrides)
     values = found.config_values
     weights.write(target, family, values, found.params, found.artefacts, found.stats)
     return found.source
 
 
-def import_weights(source: str, family: str, target: str, base: str | None = None) -> str:
+def import_weights(
+    source: str,
+    family: str,
+    target: str,
+    base: str | None = None,
+    model_overrides: Mapping[str, Any] | None = None,
+) -> str:
     """Write weights as a run folder that every command takes, and return where they came from.
 
     Raises:
       InputError: see `load`; or when `target` exists and is not empty.
     """
-    found = load(source, family, base)
+    found = load(source, family, base, model_overrides)
     config = build(find_module("models", found.family).Config, found.config_values, "model")
     task = weights.task(found.family)
     checkpoint.save_weights(

@@ -1,4 +1,4 @@
-"""The encoder of Chronos-T5 beside that of transformers: blocks, states, gradients."""
+"""Chronos-T5 beside T5 of transformers: blocks, states, logits, gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from transformers import T5EncoderModel
+from transformers import T5EncoderModel, T5ForConditionalGeneration
 
 from convert.reference import gradients, load, record
 from convert.verify import Row, Trace, compare, max_error, recording, unrolled
@@ -23,7 +23,7 @@ TOKEN_TOLERANCE = 1e-3  # share of tokens in a neighbouring bin: Chronos scales 
 
 def reference_class(hf: dict[str, Any]) -> type:
     """Return the class of the reference for a config.json."""
-    return T5EncoderModel
+    return T5ForConditionalGeneration if hf["is_encoder_decoder"] else T5EncoderModel
 
 
 def verify(folder: Path) -> list[Row]:
@@ -36,8 +36,11 @@ def verify(folder: Path) -> list[Row]:
     config = build(chronos_t5.Config, values, "model")
     series = example(min(config.tokenizer.context_length, 150))
     tokens = chronos_t5.tokenize(config.tokenizer, series)
-    theirs = reference(folder, tokens.ids, tokens.mask)
-    mine = ours(folder, tokens.ids, tokens.mask)
+    inputs = (tokens.ids, tokens.mask)
+    if config.decoder:
+        start = np.full((len(series), 1), config.tokenizer.pad_token, np.int32)
+        inputs = (*inputs, np.concatenate([start, tokens.ids[:, -40:-1]], axis=1))
+    theirs, mine = reference(folder, *inputs), ours(folder, *inputs)
     return [*token_rows(folder, series, tokens), *compare(mine, theirs)]
 
 
@@ -74,42 +77,73 @@ def token_rows(folder: Path, series: np.ndarray, tokens: chronos_t5.Tokens) -> l
     ]
 
 
-def reference(folder: Path, ids: np.ndarray, mask: np.ndarray) -> Trace:
-    """Run the encoder of transformers in evaluation mode.
+def reference(
+    folder: Path, ids: np.ndarray, mask: np.ndarray, given: np.ndarray | None = None
+) -> Trace:
+    """Run the model of transformers in evaluation mode.
 
-    States are those of observed values; gradients those of a weighted sum of the final states.
+    States are those of observed values. Gradients are those of a weighted sum of the logits or,
+    without a decoder, of the final states.
+
+    Args:
+      folder: Hugging Face folder.
+      ids: (B, L) tokens.
+      mask: (B, L), False where a value is missing.
+      given: (B, T) tokens of the decoder; None for the encoder alone.
     """
-    model, lost = load(T5EncoderModel, folder)
-    blocks = {f"block {index}": block for index, block in enumerate(model.encoder.block)}
-    stages = {**blocks, "final norm": model.encoder.final_layer_norm}
-    states = record(stages, lambda h: h[mask])
-    h = model(
-        torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask.astype(np.int64))
-    ).last_hidden_state
-    (h * torch.from_numpy(_weights(h.shape, mask))).sum().backward()
-    return Trace(states, {}, gradients(model), lost=lost)
+    model, lost = load(T5EncoderModel if given is None else T5ForConditionalGeneration, folder)
+    states = record(_stages(model.encoder, "block"), lambda h: h[mask])
+    inputs = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    if given is None:
+        outputs = {}
+        result = model(torch.from_numpy(ids).long(), **inputs).last_hidden_state
+    else:
+        decoded = record(_stages(model.decoder, "decoder block"))
+        inputs["decoder_input_ids"] = torch.from_numpy(given).long()
+        result = model(torch.from_numpy(ids).long(), **inputs).logits
+        states |= decoded
+        outputs = {"logits": result.detach().numpy()}
+    (result * torch.from_numpy(_weights(result.shape, mask, given))).sum().backward()
+    return Trace(states, outputs, gradients(model), lost=lost)
 
 
-def ours(folder: Path, ids: np.ndarray, mask: np.ndarray) -> Trace:
-    """Run our encoder on the same tokens; see `reference`."""
+def _stages(side: torch.nn.Module, name: str) -> dict[str, torch.nn.Module]:
+    blocks = {f"{name} {index}": block for index, block in enumerate(side.block)}
+    return {**blocks, f"{name.replace('block', 'final norm')}": side.final_layer_norm}
+
+
+def ours(folder: Path, ids: np.ndarray, mask: np.ndarray, given: np.ndarray | None = None) -> Trace:
+    """Run our model on the same tokens; see `reference`."""
     found = weights.read(folder, "chronos_t5")
     config = build(chronos_t5.Config, found.config_values, "model")
     graph, _, _ = abstract(lambda rngs: chronos_t5.Model(config, rngs=rngs))
 
+    def result(model: chronos_t5.Model) -> tuple[jax.Array, jax.Array]:
+        h = model(ids, mask)
+        return h, h if given is None else model.decode(given, h, mask)
+
     def total(params):
-        h = merge(graph, params, {})(ids, mask)
-        return (h * _weights(h.shape, mask)).sum()
+        _, y = result(merge(graph, params, {}))
+        return (y * _weights(y.shape, mask, given)).sum()
 
     tree = jax.jit(jax.grad(total))(found.params)
-    model, blocks = unrolled(chronos_t5, config, found.params), []
-    with recording(chronos_t5.Block, blocks.append):
-        final = model(ids, mask)
+    model, blocks, decoded = unrolled(chronos_t5, config, found.params), [], []
+    with (
+        recording(chronos_t5.Block, blocks.append),
+        recording(chronos_t5.DecoderBlock, decoded.append),
+        recording(chronos_t5.Decoder, decoded.append),
+    ):
+        final, y = result(model)
     stages = {**{f"block {index}": h for index, h in enumerate(blocks)}, "final norm": final}
     states = {stage: np.asarray(h)[mask] for stage, h in stages.items()}
-    return Trace(states, {}, weights.tensors("chronos_t5", found.config_values, tree))
+    if given is not None:
+        names = [*(f"decoder block {i}" for i in range(len(blocks))), "decoder final norm"]
+        states |= {name: np.asarray(h) for name, h in zip(names, decoded, strict=True)}
+    outputs = {} if given is None else {"logits": np.asarray(y)}
+    return Trace(states, outputs, weights.tensors("chronos_t5", found.config_values, tree))
 
 
-def _weights(shape: tuple[int, ...], mask: np.ndarray) -> np.ndarray:
-    """Fixed random weights of the states, 0 where a value is missing."""
+def _weights(shape: tuple[int, ...], mask: np.ndarray, given: np.ndarray | None) -> np.ndarray:
+    """Fixed random weights of what is summed, 0 for states at missing values."""
     drawn = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    return drawn * mask[..., None].astype(np.float32)
+    return drawn if given is not None else drawn * mask[..., None].astype(np.float32)

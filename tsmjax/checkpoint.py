@@ -358,7 +358,10 @@ def save_weights(
         raise InputError(f"{folder} exists and is not empty; choose another target folder.")
     beside = folder.parent / f".{folder.name}.partial"
     beside.rmtree(missing_ok=True)
-    weights = {"params": {"model": params}, "stats": {"model": stats}, "average": {}}
+    weights = {
+        **{"params": {"model": jax.tree.map(_shared, params)}},
+        **{"stats": {"model": stats}, "average": {}},
+    }
     with _manager(beside, None, None) as manager:
         manager.save(
             0,
@@ -374,6 +377,16 @@ def save_weights(
     if folder.exists():
         folder.rmdir()
     beside.rename(folder)
+
+
+def _shared(leaf: Any) -> Any:
+    """Return a JAX array on the memory of a NumPy array, which Orbax would copy before it writes.
+
+    float64, which JAX does not keep, stays what it is.
+    """
+    if leaf.dtype == np.float64:
+        return leaf
+    return jax.device_put(leaf, jax.local_devices(backend="cpu")[0], may_alias=True)
 
 
 def save_frozen(run: str | epath.Path, frozen: Tree, source: str) -> None:

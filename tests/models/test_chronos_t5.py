@@ -1,4 +1,4 @@
-"""The Chronos-T5 encoder and its tokenizers: golden numbers, gaps, limits."""
+"""Chronos-T5 and its tokenizers: golden numbers, gaps, limits, continuations."""
 
 import dataclasses
 import json
@@ -6,8 +6,10 @@ import re
 
 import golden_chronos_t5 as golden
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import save_file
 
 from tsmjax import weights
@@ -16,8 +18,13 @@ from tsmjax.errors import InputError
 from tsmjax.models import chronos_t5
 from tsmjax.models.chronos_t5 import Tokenizer, buckets, decode, tokenize
 from tsmjax.nn.functional import abstract, flatten, merge
+from tsmjax.nn.sampling import Sampling
 from tsmjax.weights import chronos_t5 as table
 
+SMALL = {
+    **{"vocab_size": 24, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2},
+    "tokenizer": Tokenizer(n_tokens=24),
+}
 STANDARDISED = Tokenizer(kind="StanNormalizeUniformBins")
 
 
@@ -133,6 +140,62 @@ def test_published_sizes():
     np.testing.assert_allclose(chronos_t5.flops(chronos_t5.Config(), 3, 304), 0.58e12, rtol=0.02)
 
 
+def test_published_sizes_with_the_decoder():
+    """Announced as models of 8, 20, 46, 200 and 710 million."""
+    millions = {"tiny": 8.4, "mini": 20.5, "small": 46.2, "base": 201.4, "large": 709.0}
+    for name, expected in millions.items():
+        config = chronos_t5.Config(**chronos_t5.PRESETS[name], decoder=True)
+        _, params, _ = abstract(lambda rngs, c=config: chronos_t5.Model(c, rngs=rngs))
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        assert round(count / 1e6, 1) == expected, name
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_continuations_follow_the_logits_of_what_came_before(scan_layers):
+    """Token by token through the memory, as in one pass over the finished continuation."""
+    config = chronos_t5.Config(
+        **{**SMALL, "scan_layers": scan_layers, "decoder": True}, initializer_factor=1.0
+    )
+    model = chronos_t5.Model(config, rngs=nnx.Rngs(0))
+    series = np.random.default_rng(0).normal(size=(3, 20)).cumsum(axis=1)
+    series[1, 4:9] = np.nan
+    tokens = tokenize(config.tokenizer, series)
+    draw = jax.jit(
+        lambda key: chronos_t5.sample(
+            model, tokens.ids, tokens.mask, steps=12, count=2, key=key, sampling=sampling
+        )
+    )
+    sampling, key = Sampling(temperature=1.5, top_k=15), jax.random.key(1)
+    drawn = draw(key)
+    assert drawn.shape == (3, 2, 12) and not (drawn == config.tokenizer.eos_token).any()
+    assert (drawn[:, 0] != drawn[:, 1]).any() and (drawn != draw(jax.random.key(2))).any()
+    before = np.pad(drawn[..., :-1], ((0, 0), (0, 0), (1, 0)))
+    states = model(tokens.ids, tokens.mask)
+    logits = np.stack([model.decode(x, states, tokens.mask) for x in before.swapaxes(0, 1)], 1)
+    logits[..., config.tokenizer.eos_token] = jnp.finfo(jnp.float32).min
+    for at in range(12):
+        again = sampling.draw(
+            jnp.asarray(logits[:, :, at].reshape(6, -1)), jax.random.fold_in(key, at)
+        )
+        np.testing.assert_array_equal(again.reshape(3, 2), drawn[:, :, at])
+    values = decode(config.tokenizer, drawn, tokens.loc[:, None], tokens.scale[:, None])
+    assert values.shape == drawn.shape and np.isfinite(values).all()
+
+
+def test_an_encoder_alone_draws_nothing():
+    model = chronos_t5.Model(chronos_t5.Config(**SMALL), rngs=nnx.Rngs(0))
+    with pytest.raises(
+        InputError, match=r"encoder alone, which cannot forecast: take .* --decoder"
+    ):
+        chronos_t5.sample(model, np.ones((1, 3), np.int32), steps=2, count=1, key=jax.random.key(0))
+
+
+def test_layers_of_both_sides_are_as_many():
+    hf = {"model_type": "t5", "num_layers": 2, "num_decoder_layers": 3}
+    with pytest.raises(InputError, match="num_layers 2 and num_decoder_layers 3"):
+        table.to_config({**hf, "chronos_config": golden.TOKENIZER})
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -155,7 +218,7 @@ def test_wrong_values_are_refused(values, words):
 def test_each_sharding_rule_is_used_and_covers_all():
     used = set()
     for preset in chronos_t5.PRESETS.values():
-        config = chronos_t5.Config(**preset)
+        config = chronos_t5.Config(**preset, decoder=True)
         _, params, _ = abstract(lambda rngs, c=config: chronos_t5.Model(c, rngs=rngs))
         for path in flatten(params):
             used.add(next(i for i, (p, _) in enumerate(chronos_t5.SHARDING) if re.search(p, path)))

@@ -1,4 +1,4 @@
-"""Our Llama and Chronos-T5 encoder against transformers, on the same weights and batches."""
+"""Our Llama and Chronos-T5 against transformers, on the same weights and batches."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,19 @@ import pytest
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5EncoderModel
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+)
 
 from convert import llama2c, reference, verify, verify_chronos_t5, verify_llama
 from convert.__main__ import main
+from tsmjax import weights
 from tsmjax.config import build
-from tsmjax.models import llama
+from tsmjax.models import chronos_t5, llama
 from tsmjax.nn.functional import abstract, merge
 
 SIZE = {
@@ -72,6 +79,46 @@ def test_chronos_t5_agrees_in_every_block_and_gradient(activation, tmp_path):
     rows = verify_chronos_t5.verify(reference.save_moved(T5EncoderModel(config), tmp_path / "m"))
     assert_agree(rows)
     assert len(gradients(rows)) == 3 * (8 if activation == "relu" else 9) + 3
+
+
+def test_the_decoder_of_chronos_t5_agrees_and_continues_series_alike(tmp_path):
+    torch.manual_seed(0)
+    config = T5Config(
+        **{**T5, "is_encoder_decoder": True, "decoder_start_token_id": 0},
+        **{"feed_forward_proj": "gated-gelu", "initializer_factor": 0.5},
+    )
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():  # a large table would make every token its own likeliest successor
+        model.shared.weight.mul_(0.1)
+    folder = reference.save_moved(model, tmp_path / "m")
+    out = tmp_path / "whole"
+    assert main(["export", "chronos_t5", str(folder), str(out), "--decoder"]) == 0
+    rows = verify_chronos_t5.verify(out)
+    assert_agree(rows)
+    blocks = T5["num_layers"]
+    assert len(gradients(rows)) == blocks * (5 + 4) + blocks * (5 + 5 + 4) + 5
+
+    found = weights.read(out)
+    settings = build(chronos_t5.Config, found.config_values, "model")
+    graph, _, _ = abstract(lambda rngs: chronos_t5.Model(settings, rngs=rngs))
+    series = verify_chronos_t5.example(30)
+    tokens = chronos_t5.tokenize(settings.tokenizer, series)
+    greedy = llama.Sampling(temperature=0.0)
+    drawn = jax.jit(
+        lambda params: chronos_t5.sample(
+            *(merge(graph, params, {}), tokens.ids, tokens.mask),
+            **{"steps": 20, "count": 2, "key": jax.random.key(0), "sampling": greedy},
+        )
+    )(found.params)
+    with torch.no_grad():
+        expected = T5ForConditionalGeneration.from_pretrained(out).generate(
+            torch.from_numpy(tokens.ids).long(),
+            attention_mask=torch.from_numpy(tokens.mask.astype(np.int64)),
+            **{"min_new_tokens": 20, "max_new_tokens": 20, "do_sample": False},
+        )
+    for number in range(2):
+        np.testing.assert_array_equal(drawn[:, number], expected.numpy()[:, 1:])
+    assert len(np.unique(drawn)) > 3, "the model repeats itself: the comparison says little"
 
 
 def test_a_trained_llama_agrees_and_tells_a_story(test_data, tmp_path):

@@ -56,7 +56,7 @@ def chronos_t5(draw):
         **{"vocab_size": 20, "d_model": 6, "d_kv": 4, "d_ff": 8, "num_heads": 2},
         "num_layers": draw(st.integers(1, 3)),
         "feed_forward": draw(st.sampled_from(["relu", "gated-gelu"])),
-        "tokenizer": {"n_tokens": 16},
+        **{"decoder": draw(st.booleans()), "tokenizer": {"n_tokens": 16}},
     }
 
 
@@ -74,7 +74,7 @@ def chronos2(draw):
 def sensorllm(draw):
     return {
         "llm": draw(llama()),
-        "encoder": draw(chronos_t5()),
+        "encoder": {**draw(chronos_t5()), "decoder": False},
         **{"channels": ("x", "y"), "labels": ("sit", "walk", "run"), "window": 8},
         "proj_hidden": draw(st.sampled_from([(), (5,), (5, 7)])),
         **{"proj_patch": draw(st.integers(1, 2)), "statistics": draw(st.booleans())},
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_named(family, tmp_path):
         "sensorllm": {"channels": ("x",), "window": 8, "labels": ("a", "b")},
     }.get(family, {})
     if family == "sensorllm":
-        values |= {"llm": _TINY["llama"], "encoder": _TINY["chronos_t5"]}
+        values |= {"llm": _TINY["llama"], "encoder": {**_TINY["chronos_t5"], "decoder": False}}
     values, params, stats = draw_model(family, _TINY.get(family, values), np.float32)
     weights.write(tmp_path / "m", family, values, params, stats=stats)
     file = tmp_path / "m/model.safetensors"
@@ -191,7 +191,7 @@ _TINY = {
     "chronos2": {"d_model": 6, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2},
     "chronos_t5": {
         **{"vocab_size": 20, "d_model": 6, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2},
-        "tokenizer": {"n_tokens": 16},
+        **{"decoder": True, "tokenizer": {"n_tokens": 16}},
     },
     "llama": {
         **{"vocab_size": 11, "d_model": 8, "d_ff": 6, "num_layers": 1, "num_heads": 2},

@@ -1,6 +1,7 @@
-"""Weight table of the Chronos-T5 encoder (`T5EncoderModel` of transformers).
+"""Weight table of Chronos-T5 (`T5ForConditionalGeneration` and `T5EncoderModel` of transformers).
 
-The published checkpoints hold encoder and decoder; the decoder is passed over when they are read.
+The published checkpoints hold encoder and decoder; what is read of them is the encoder, unless
+``Config.decoder`` is asked for.
 """
 
 from __future__ import annotations
@@ -9,35 +10,62 @@ from collections.abc import Mapping
 from typing import Any
 
 from tsmjax.errors import InputError
+from tsmjax.weights import plan
 
 TASK = "classify"
 PEFT = {
     "base_model_class": "T5EncoderModel",
     "parent_library": "transformers.models.t5.modeling_t5",
 }
-_BLOCK, _OURS = "encoder.block.{i}.layer", "blocks/{i}"
 
+
+def _attention(source: str, target: str, layer: int, kind: str = "SelfAttention") -> plan.Rules:
+    """Rules of an attention layer and its norm."""
+    source = f"{source}.layer.{layer}"
+    return (
+        *((f"{source}.{kind}.{name}.weight", f"{target}/{name}/kernel", "T") for name in "qkvo"),
+        (f"{source}.layer_norm.weight", f"{target}/norm/scale", ""),
+    )
+
+
+def _feed_forward(source: str, target: str, layer: int) -> plan.Rules:
+    """Rules of a feed-forward layer, gated or not, and its norm."""
+    source = f"{source}.layer.{layer}"
+    names = (("wi", "wi"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "wo"))
+    return (
+        *(
+            (f"{source}.DenseReluDense.{theirs}.weight", f"{target}/{ours}/kernel", "T")
+            for theirs, ours in names
+        ),
+        (f"{source}.layer_norm.weight", f"{target}/norm/scale", ""),
+    )
+
+
+def _outside(source: str, target: str) -> plan.Rules:
+    """Rules of what the blocks of a side share."""
+    bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    return (
+        (f"{source}.{bias}", f"{target}relative_bias/embedding", ""),
+        (f"{source}.final_layer_norm.weight", f"{target}final_norm/scale", ""),
+    )
+
+
+_ENCODER, _DECODER = "encoder.block.{i}", "decoder.block.{i}"
 RULES = (
     ("shared.weight", "embed/embedding", ""),
-    (
-        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-        "relative_bias/embedding",
-        "",
-    ),
-    *(
-        (f"{_BLOCK}.0.SelfAttention.{name}.weight", f"{_OURS}/attention/{name}/kernel", "T")
-        for name in "qkvo"
-    ),
-    (_BLOCK + ".0.layer_norm.weight", f"{_OURS}/attention/norm/scale", ""),
-    *(
-        (f"{_BLOCK}.1.DenseReluDense.{name}.weight", f"{_OURS}/feed_forward/{ours}/kernel", "T")
-        for name, ours in (("wi", "wi"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "wo"))
-    ),
-    (_BLOCK + ".1.layer_norm.weight", f"{_OURS}/feed_forward/norm/scale", ""),
-    ("encoder.final_layer_norm.weight", "final_norm/scale", ""),
+    *_outside("encoder", ""),
+    *_attention(_ENCODER, "blocks/{i}/attention", 0),
+    *_feed_forward(_ENCODER, "blocks/{i}/feed_forward", 1),
+    *_outside("decoder", "decoder/"),
+    *_attention(_DECODER, "decoder/blocks/{i}/attention", 0),
+    *_attention(_DECODER, "decoder/blocks/{i}/cross_attention", 1, "EncDecAttention"),
+    *_feed_forward(_DECODER, "decoder/blocks/{i}/feed_forward", 2),
 )
-SAME = {"encoder.embed_tokens.weight": "shared.weight"}
-IGNORED = (r"^decoder\.", r"^lm_head\.")
+SAME = {
+    "encoder.embed_tokens.weight": "shared.weight",
+    "decoder.embed_tokens.weight": "shared.weight",
+    "lm_head.weight": "shared.weight",
+}
 
 # Our field → (the reference's field, what it takes when config.json does not name it).
 _FIELDS = {
@@ -62,7 +90,17 @@ _TOKENIZER = {
     "use_eos_token": "use_eos_token",
     "context_length": "context_length",
 }
+# What chronos-forecasting wants to find as well: how the published models are sampled.
+_SAMPLING = {
+    **{"prediction_length": 64, "num_samples": 20},
+    **{"temperature": 1.0, "top_k": 50, "top_p": 1.0},
+}
 _LIMITS = ("low_limit", "high_limit")
+
+
+def ignored(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return patterns of the tensors that an encoder alone passes over."""
+    return () if values.get("decoder") else (r"^decoder\.", r"^lm_head\.")
 
 
 def matches(hf: Mapping[str, Any]) -> bool:
@@ -88,8 +126,16 @@ def to_config(hf: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"chronos_config in config.json lacks {', '.join(missing)}.")
     if (kind := chronos.get("model_type", "seq2seq")) != "seq2seq":
         raise InputError(f"chronos_config.model_type is {kind!r} in config.json, not 'seq2seq'.")
+    layers = hf.get("num_layers"), hf.get("num_decoder_layers")
+    if layers[1] is not None and layers[0] != layers[1]:
+        raise InputError(
+            f"config.json has num_layers {layers[0]} and num_decoder_layers {layers[1]}, but a "
+            "Chronos-T5 has as many of both."
+        )
     limits = chronos.get("tokenizer_kwargs") or {}
     return {
+        # A foreign folder gives the encoder alone, ours what was put into it.
+        "decoder": "tsmjax" in hf and hf.get("is_encoder_decoder", True),
         **{ours: hf.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()},
         "tokenizer": {
             **{ours: chronos[theirs] for ours, theirs in _TOKENIZER.items()},
@@ -106,10 +152,12 @@ def from_config(values: Mapping[str, Any]) -> dict[str, Any]:
     config = build(Config, values, "model")
     tokenizer = config.tokenizer
     return {
-        "architectures": ["T5EncoderModel"],
+        "architectures": ["T5ForConditionalGeneration" if config.decoder else "T5EncoderModel"],
         "model_type": "t5",
         **{theirs: getattr(config, ours) for ours, (theirs, _) in _FIELDS.items()},
-        "is_encoder_decoder": False,
+        "num_decoder_layers": config.num_layers,
+        "decoder_start_token_id": tokenizer.pad_token,
+        "is_encoder_decoder": config.decoder,
         "tie_word_embeddings": True,
         "n_positions": tokenizer.context_length,
         "pad_token_id": tokenizer.pad_token,
@@ -119,5 +167,6 @@ def from_config(values: Mapping[str, Any]) -> dict[str, Any]:
             **{theirs: getattr(tokenizer, ours) for ours, theirs in _TOKENIZER.items()},
             "tokenizer_kwargs": {name: getattr(tokenizer, name) for name in _LIMITS},
             "model_type": "seq2seq",
+            **_SAMPLING,
         },
     }

@@ -8,6 +8,7 @@ lists the names. Files are read and written one tensor at a time (`tsmjax.weight
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def read(
         stored = opened.dtype(name)
         types[slot.path] = np.promote_types(types.get(slot.path, stored), stored)
     flat = {
-        path: np.empty(opened.leaves[path].shape, own if dtype is None else dtype)
+        path: _empty(opened.leaves[path].shape, np.dtype(own if dtype is None else dtype))
         for path, own in types.items()
     }
     for name, slot in opened.plan.items():
@@ -132,7 +133,11 @@ def write(
 
 
 def rewrite(
-    path: str | Path, folder: str | Path, family: str | None = None, base: str | Path | None = None
+    path: str | Path,
+    folder: str | Path,
+    family: str | None = None,
+    model_overrides: Mapping[str, Any] | None = None,
+    base: str | Path | None = None,
 ) -> tuple[str, str]:
     """Read what `read` reads and write what `write` writes, one tensor in memory at a time.
 
@@ -140,6 +145,7 @@ def rewrite(
       path: see `read`.
       folder: a folder that does not exist yet, or is empty; it appears when it is complete.
       family: the expected family; None finds it from config.json.
+      model_overrides: `Config` values that replace those of the folder.
       base: base model of an adapter; None takes the one that the adapter names.
 
     Returns:
@@ -148,7 +154,7 @@ def rewrite(
     Raises:
       InputError: when the path, the config or a tensor does not fit, or the folder is taken.
     """
-    opened = _open(path, family, None, base)
+    opened = _open(path, family, model_overrides, base)
 
     def entry(name: str) -> folders.Entry:
         dtype = opened.dtype(name)
@@ -274,7 +280,8 @@ def _open(
     parameters, statistics = tables.leaves_of(family, values)
     slots = plan.make(tables.rules_of(table, values), parameters, statistics)
     files = folders.files(weights)
-    found = _ours(folders.tensors(files), slots, table, weights)
+    ignored = tables.ignored_by(table, values)
+    found = _ours(folders.tensors(files), slots, table, ignored, weights)
     shapes = {name: slot.shape for name, slot in slots.items()}
     _refuse_difference(shapes, {name: x.shape for name, x in found.items()}, str(weights))
     if adapter is not None:
@@ -287,10 +294,19 @@ def _open(
     )
 
 
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array that begins where JAX can take its memory over without a copy."""
+    size, alignment = math.prod(shape) * dtype.itemsize, 64
+    memory = np.empty(size + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def _ours(
     stored: dict[str, folders.Tensor],
     slots: Mapping[str, plan.Slot],
     table: ModuleType,
+    ignored: Sequence[str],
     where: Path,
 ) -> dict[str, folders.Tensor]:
     """Tensors of a folder under the names of the plan, without those that the table ignores.
@@ -298,7 +314,6 @@ def _ours(
     Raises:
       InputError: when two names of one tensor have different values.
     """
-    ignored = getattr(table, "IGNORED", ())
     kept = {
         name: tensor
         for name, tensor in stored.items()

@@ -6,7 +6,8 @@ A family's table is a module of this package, named like the family, and holds d
   as BatchNorm's. ``{i}`` stands for a layer number, and other letters in braces for further
   numbers; the target ``blocks/{i}/x`` also covers the stacked leaf ``blocks/x`` with its leading
   layer axis. When names depend on the config, ``rules(values)`` takes the place of ``RULES``.
-- ``IGNORED``: patterns of source keys that hold no weights; optional.
+- ``IGNORED`` (optional): patterns of source keys that are passed over; ``ignored(values)`` where
+  they depend on the config.
 - ``TASK``: the task kind that the weights were made for.
 - ``matches(hf)``: whether a config.json is of this family.
 - ``to_config(hf)`` and ``from_config(values)``: config.json ↔ values of the family's `Config`.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -96,6 +97,11 @@ def task(family: str) -> str:
 def rules_of(table: ModuleType, values: Mapping[str, Any]) -> plan.Rules:
     """Return the rules of a table for a model that `values` describe."""
     return table.rules(values) if hasattr(table, "rules") else table.RULES
+
+
+def ignored_by(table: ModuleType, values: Mapping[str, Any]) -> Sequence[str]:
+    """Return the patterns of keys that a table passes over for a model that `values` describe."""
+    return table.ignored(values) if hasattr(table, "ignored") else getattr(table, "IGNORED", ())
 
 
 def leaves_of(family: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

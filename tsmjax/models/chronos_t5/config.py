@@ -1,4 +1,4 @@
-"""Hyper-parameters of the Chronos-T5 encoder, published sizes, and what a forward pass costs."""
+"""Hyper-parameters of Chronos-T5, published sizes, and what a forward pass costs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ class Config:
       d_model: width of the hidden states.
       d_kv: width of one attention head.
       d_ff: hidden width of the feed-forward layers.
-      num_layers: number of blocks.
+      num_layers: number of blocks, on each side where there is a decoder.
       num_heads: attention heads; heads · d_kv need not be d_model.
       feed_forward: "relu", or "gated-gelu" with a second input projection (T5 1.1).
       relative_buckets: number of learned biases of a head, half of them for keys ahead.
       relative_max_distance: distance from which all keys share a bias.
       layer_norm_epsilon: added to the mean square in the norms.
       initializer_factor: scale of the initial weights, and the initial value of the norms' scales.
+      decoder: whether there is a decoder; without, the model makes features and no forecasts.
       tokenizer: how series become tokens.
       scan_layers: stack the blocks and scan over them, for short compile times.
       remat: what the backward pass recomputes: "none", all but the matmuls ("dots"), or "full".
@@ -42,6 +43,7 @@ class Config:
     relative_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 0.05
+    decoder: bool = False
     tokenizer: Tokenizer = dataclasses.field(default_factory=Tokenizer)
     scan_layers: bool = True
     remat: str = "none"
@@ -88,7 +90,7 @@ SHARDING = (
 
 
 def flops(config: Config, rows: int, length: int) -> float:
-    """Matmul FLOPs of one forward pass over `rows` series of `length` tokens."""
+    """Matmul FLOPs of one forward pass of the encoder over `rows` series of `length` tokens."""
     inner = config.num_heads * config.d_kv
     products = 3 if config.feed_forward == "gated-gelu" else 2
     per_token = (

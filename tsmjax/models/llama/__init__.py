@@ -13,8 +13,9 @@ from tsmjax.models.llama.config import (
     RopeScaling,
     flops,
 )
-from tsmjax.models.llama.generate import Sampling, generate, score
+from tsmjax.models.llama.generate import generate, score
 from tsmjax.models.llama.model import Block, Cache, Model
+from tsmjax.nn.sampling import Sampling
 
 __all__ = [
     "LORA",

@@ -64,6 +64,8 @@ class Config:
     compat: Compat = Compat()
 
     def __post_init__(self):
+        if self.encoder.decoder:
+            raise InputError("model.encoder.decoder is True, but SensorLLM has no use for it.")
         longest = self.encoder.tokenizer.context_length
         if not 1 <= self.window <= longest:
             raise InputError(
