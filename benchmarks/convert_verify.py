@@ -47,6 +47,7 @@ CASES: dict[str, tuple[str, str] | tuple[str, str, dict[str, Any]]] = {
     "Chronos-2 dummy": ("chronos2", "weights/dummy-chronos2-model"),
     "Chronos-2 base": ("chronos2", "base", {}),
     "Chronos-T5 dummy": ("chronos_t5", "weights/dummy-chronos-model"),
+    "Chronos-T5 small, with its decoder": ("chronos_t5", "small", {"decoder": True}),
     "Chronos-T5 large encoder": ("chronos_t5", "large", {}),
     "Llama tied, shared key heads, llama3": (
         *("llama", "tiny"),

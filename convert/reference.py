@@ -66,8 +66,7 @@ def save_random(
     """Save a model with random weights, none of which is zero or one.
 
     A reference starts biases at zero and scales at one, where a mistake can hide: a normal draw of
-    a tenth is added. Models whose config has an ``initializer_factor`` start so close to zero that
-    their blocks change nothing: it is one here.
+    a tenth is added.
 
     Args:
       kind: class of the model.
@@ -76,11 +75,8 @@ def save_random(
       seed: of the weights.
       options: further arguments of ``save_pretrained``.
     """
-    entries = dict(config)
-    if "initializer_factor" in entries:
-        entries["initializer_factor"] = 1.0
     torch.manual_seed(seed)
-    return save_moved(kind(kind.config_class.from_dict(entries)), folder, **options)
+    return save_moved(kind(kind.config_class.from_dict(dict(config))), folder, **options)
 
 
 def save_moved(model: torch.nn.Module, folder: Path, **options: Any) -> Path:

@@ -198,12 +198,14 @@ def random(
     values = {**module.PRESETS[preset], **(changes or {})}
     config = build(module.Config, values, "model")
     hf = tables.table(family).from_config(dataclasses.asdict(config))
+    if "initializer_factor" in hf:
+        hf["initializer_factor"] = verifier(family).INITIALIZER_FACTOR
     from convert import reference
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         reference.save_random(verifier(family).reference_class(hf), hf, folder, seed)
-        found = weights.read(folder, family)
+        found = weights.read(folder, family, model_overrides=changes)
     return dataclasses.replace(found, source=f"random weights, {family} {preset}")
 
 
