@@ -14,8 +14,7 @@ from configs.last_e import recipe
 
 def get_config(variant: str = "joint") -> ConfigDict:
     """Return the config; `variant` holds words separated by commas."""
-    config = recipe("last_base", variant, "base", ("base",))
-    config.data.batch_size = 128
+    config = recipe("last_base", variant, "base", ("base",), batch_size=128)
     config.data.bodies = 2
     config.task.bottleneck = "kl"
     config.optim.update(

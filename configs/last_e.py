@@ -23,6 +23,20 @@ DATASETS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "ucla": ("nw_ucla", "ucla20", 10, ("xview",)),
     "utd": ("utd_mhad", "utd20", 27, ("xsub",)),
 }
+# What small data sets change: short clips are interpolated, steps are of few clips, and where
+# training sees two of three views, clips are turned upright and then by up to 46 degrees.
+SMALL_SETS: dict[str, dict[str, Any]] = {
+    "ucla": {
+        "model": {"frames": 32},
+        "task": {"augment": {"rotation": (0.2, 0.8, 0.0), "crop": (0.5, 1.0), "mirror": 0.5}},
+        "data": {"frames": 64, "sampling": "resize", "centre": "first_frame", "upright": True},
+    },
+    "utd": {  # swipes to the left and to the right are two actions: no mirror
+        "model": {"frames": 32},
+        "task": {"augment": {"rotation": (0.1, 0.4, 0.0), "crop": (0.6, 1.0)}},
+        "data": {"frames": 64, "sampling": "resize", "centre": "first_frame"},
+    },
+}
 STREAMS = ("joint", "bone", "joint_velocity", "bone_velocity")
 # Kernels of projections and convolutions are decayed; biases, norms, gates, masks, embeddings and
 # learned graphs are not.
@@ -31,12 +45,12 @@ DECAY = ((r"(^|/)(?!kernel$)[^/]+$", 0.0),)
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config; `variant` holds words as above, separated by commas."""
-    config = recipe("last_e", variant, "base", ("nano", "small", "base", "large"))
-    config.data.batch_size = 128
-    return config
+    return recipe("last_e", variant, "base", ("nano", "small", "base", "large"), batch_size=128)
 
 
-def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigDict:
+def recipe(
+    net: str, variant: str, size: str, sizes: tuple[str, ...], batch_size: int = 16
+) -> ConfigDict:
     """Return what all configs of skeleton models start from.
 
     Args:
@@ -44,6 +58,7 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
       variant: words, separated by commas.
       size: size when none is named.
       sizes: sizes that there are.
+      batch_size: clips of a step; small data sets take 16.
 
     Raises:
       InputError: for a word that is none of those.
@@ -67,7 +82,7 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
         chosen[kind] = word
     dataset, skeleton, classes, known = DATASETS[chosen["dataset"]]
     stream = chosen["stream"]
-    return ConfigDict(
+    config = ConfigDict(
         {
             "name": "_".join(filter(None, (chosen["size"], chosen["dataset"], stream))),
             "seed": 0,
@@ -105,7 +120,7 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
                 "centre": "every_frame",
                 "scale": "torso",
                 "upright": False,
-                "batch_size": 16,
+                "batch_size": batch_size,
             },
             "optim": {
                 "optimizer": "sgd",
@@ -142,3 +157,7 @@ def recipe(net: str, variant: str, size: str, sizes: tuple[str, ...]) -> ConfigD
             "log": {"every": "1%", "plots": True},
         }
     )
+    if chosen["dataset"] in SMALL_SETS:
+        config.update(SMALL_SETS[chosen["dataset"]])
+        config.data.batch_size = 16
+    return config

@@ -13,8 +13,7 @@ from configs.last_e import recipe
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config; `variant` holds words separated by commas."""
-    config = recipe("last_e_v3", variant, "base", ("nano", "small", "base", "large"))
-    config.data.batch_size = 32
+    config = recipe("last_e_v3", variant, "base", ("nano", "small", "base", "large"), batch_size=32)
     config.optim.update({"length": "120 epochs", "lr": 0.1, "warmup": "5 epochs"})
     if config.model.size in ("base", "large"):
         config.task.bottleneck = "kl"

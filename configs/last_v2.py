@@ -14,8 +14,7 @@ from configs.last_e import recipe
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config; `variant` holds words separated by commas."""
     sizes = ("small", "base", "large", "small_ref", "large_ref")
-    config = recipe("last_v2", variant, "base", sizes)
-    config.data.batch_size = 32
+    config = recipe("last_v2", variant, "base", sizes, batch_size=32)
     config.data.bodies = 2
     config.optim.precision = "bfloat16"
     return config

@@ -13,7 +13,8 @@ from configs.last_e import recipe
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config; `variant` holds words separated by commas."""
-    config = recipe("shiftfuse", variant, "small", ("nano", "small", "nano_ref", "small_ref"))
-    config.data.batch_size = 64
+    config = recipe(
+        "shiftfuse", variant, "small", ("nano", "small", "nano_ref", "small_ref"), batch_size=64
+    )
     config.optim.update({"length": "120 epochs", "lr": 0.1, "warmup": "5 epochs", "final": 1e-4})
     return config

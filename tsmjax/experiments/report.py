@@ -28,7 +28,7 @@ _HEALTH = {
     "health/explosions": ("explosions", 1, ".0f", ""),
     "health/tokens_per_second": ("tokens/s", 1, ",.0f", ""),
     "health/gpu_busy": ("GPU busy", 100, ".0f", " %"),
-    "health/tflops_per_device": ("TFLOP/s a device", 1, ".3g", ""),
+    "health/tflops_per_device": ("GFLOP/s a device", 1000, ",.1f", ""),
     "health/mfu": ("MFU", 100, ".1f", " %"),
 }
 
