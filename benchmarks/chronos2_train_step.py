@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsmjax import checkpoint, optim, sharding, state, step, weights
+from tsmjax import allocator, checkpoint, optim, sharding, state, step, weights
 from tsmjax.config import resolve
 from tsmjax.models import chronos2
 from tsmjax.nn.stack import REMAT
@@ -188,4 +188,5 @@ class _Raw(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()  # as `python -m tsmjax.main` does; it serves both sides
     main()

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import shiftfuse
-from tsmjax import checkpoint
+from tsmjax import allocator, checkpoint
 from tsmjax.config import resolve
 from tsmjax.errors import InputError
 from tsmjax.evals import clip_models
@@ -127,4 +127,5 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()
     main()

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tsmjax import checkpoint
+from tsmjax import allocator, checkpoint
 from tsmjax.models import last
 from tsmjax.nn.functional import abstract, merge, split, stats_of
 
@@ -187,4 +187,5 @@ class _Raw(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()  # as `python -m tsmjax.main` does; it serves both sides
     main()

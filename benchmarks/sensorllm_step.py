@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsmjax import checkpoint, optim, sharding, state, step, weights
+from tsmjax import allocator, checkpoint, optim, sharding, state, step, weights
 from tsmjax.config import Config, resolve
 from tsmjax.nn import functional
 
@@ -232,4 +232,5 @@ def _theirs(config: Config, ours: _Ours, batch: dict[str, np.ndarray]) -> Step:
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()  # as `python -m tsmjax.main` does; it serves both sides
     main()

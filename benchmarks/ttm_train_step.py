@@ -35,7 +35,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from tsmjax import checkpoint, compiler, optim, sharding, state, step, weights
+from tsmjax import allocator, checkpoint, compiler, optim, sharding, state, step, weights
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.pipeline import Pipeline
@@ -377,4 +377,5 @@ def in_parts(totals: dict[str, float], rules: tuple[tuple[str, str], ...]) -> di
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()  # as `python -m tsmjax.main` does; it serves both sides
     main()

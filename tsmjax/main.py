@@ -30,7 +30,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from tsmjax import watch
+from tsmjax import allocator, watch
 from tsmjax.command_line import parse
 from tsmjax.errors import HostError, InputError
 
@@ -63,4 +63,5 @@ def run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    allocator.keep_freed()
     sys.exit(run(sys.argv))
