@@ -107,5 +107,5 @@ def test_a_sweep_runs_variants_and_lays_them_out(tmp_path):
     cells = [list(column.cells) for column in table.columns]
     assert cells[0] == ["L0", "L5"] and cells[1] == ["L0_baseline", "L5_full"]
     assert cells[2] == ["0.80000", "–"] and cells[4] == ["54,102", "–"]
-    assert 0.02 < float(cells[5][0]) < 0.1
+    assert 0.01 < float(cells[5][0]) < 0.05
     assert ablations.plot(runs, "nw_ucla/top1", tmp_path / "bars.png").stat().st_size > 1000
