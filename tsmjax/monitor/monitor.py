@@ -123,10 +123,10 @@ class Monitor:
         """Take in a finished step, logged or not; makes the health report when it is due."""
         if not self._main or not self._facts.every:
             return
-        with self.ledger.spend("monitor"):
-            spent = self.ledger.seconds
-            self._health.step(step, loss, grad_norm, spent["input"] + spent["step"])
-            if step % self._facts.every == 0 or step == self._total_steps:
+        spent = self.ledger.settle()
+        self._health.step(step, loss, grad_norm, spent["input"] + spent["step"])
+        if step % self._facts.every == 0 or step == self._total_steps:
+            with self.ledger.spend("monitor"):
                 began = time.perf_counter()
                 self._report(step)
                 self._clock += time.perf_counter() - began  # counts in no rate
