@@ -21,19 +21,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import public_sets
+from benchmarks.trained import trained
 from configs import chronos2_zero_shot
 from tsmjax import checkpoint, pretrained
-from tsmjax.errors import InputError
 from tsmjax.evals import metrics
 from tsmjax.evals.evaluator import evaluate
 from tsmjax.evals.forecast import EvalDataset, ForecastEvaluator
 from tsmjax.monitor import plots
-from tsmjax.trainer import train
 
 # What a run of so many minutes should reach, on six and on ten data sets.
 BARS = {
@@ -92,18 +90,6 @@ def main() -> None:
     print(json.dumps(result))
     if options.json:
         checkpoint.write_json(options.json, result)
-
-
-def trained(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Return the outcome of the run in `workdir`, after training what is left of it.
-
-    Its `seconds` are those of the last uninterrupted stretch.
-    """
-    try:
-        checkpoint.find(f"{workdir}@final")
-        return json.loads((Path(workdir) / "results.json").read_text())
-    except (InputError, FileNotFoundError):
-        return train(config, workdir)
 
 
 def score(

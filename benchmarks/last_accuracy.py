@@ -22,14 +22,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.trained import trained
 from configs import shiftfuse
 from tsmjax import allocator, checkpoint
 from tsmjax.config import resolve
-from tsmjax.errors import InputError
 from tsmjax.evals import clip_models
 from tsmjax.models import last
 from tsmjax.prepare.__main__ import main as prepare
-from tsmjax.trainer import train
 
 # Stream → weight in the ensemble.
 STREAMS = {"joint": 0.6, "bone": 0.6, "joint_velocity": 0.4, "bone_velocity": 0.4}
@@ -67,7 +66,7 @@ def main() -> None:
             config.seed = seed
             config.optim.length = f"{options.epochs or epochs} epochs"
             folder = options.workdir / f"{options.set}_{options.size}_{stream}_{seed}"
-            outcome = trained(config, folder)
+            outcome = trained(config, str(folder))
             models.append(clip_models.predict(f"{folder}@final", stream))
             runs.setdefault(seed, {})[stream] = {
                 "top1": models[-1].scores()["top1"],
@@ -95,15 +94,6 @@ def main() -> None:
     print(json.dumps(result))
     if options.json:
         checkpoint.write_json(options.json, result)
-
-
-def trained(config: Any, folder: Path) -> dict[str, Any]:
-    """Return the outcome of the run in `folder`, after training what is left of it."""
-    try:
-        checkpoint.find(f"{folder}@final")
-        return json.loads((folder / "results.json").read_text())
-    except (InputError, FileNotFoundError):
-        return train(config, str(folder))
 
 
 def show(result: dict[str, Any]) -> None:
