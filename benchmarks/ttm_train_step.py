@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from tsmjax import allocator, checkpoint, compiler, optim, sharding, state, step
 from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.pipeline import Pipeline
+from tsmjax.evals.evaluator import read_ahead
 from tsmjax.in_flight import InFlight
 from tsmjax.models import ttm
 
@@ -145,6 +146,22 @@ def example(length: int, channels: int) -> np.ndarray:
     return (season + walk).astype(np.float32)
 
 
+class _Windows(Sequence):
+    """All windows of the table, in batches."""
+
+    def __init__(self, task: Any, model: ttm.Config, options: argparse.Namespace):
+        self._read, self._model = task.table.read, model
+        self._batch, self._count = options.batch, options.steps
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        context, horizon = self._model.context_length, self._model.horizon
+        cuts = context + number * self._batch + np.arange(self._batch)
+        return self._read(np.zeros(self._batch, int), cuts, context, horizon)
+
+
 class Ours:
     """Our side: the parts of `tsmjax.trainer` that run in each step."""
 
@@ -213,11 +230,8 @@ class Ours:
 
     def predict(self) -> np.ndarray:
         """Forecast all windows, (windows, F, C)."""
-        read, batch = self._task.table.read, self._options.batch
-        model, forecasts = self._model, []
-        for number in range(self._options.steps):
-            cuts = model.context_length + number * batch + np.arange(batch)
-            windows = read(np.zeros(batch, int), cuts, model.context_length, model.horizon)
+        forecasts = []
+        for windows in read_ahead(_Windows(self._task, self._model, self._options)):
             params, stats = self._first["params"], self._first["stats"]
             found = self._predict(params, stats, self._frozen, self._put(windows))
             forecasts.append(np.asarray(found)[:, :, 0].swapaxes(1, 2))

@@ -15,7 +15,7 @@ from tsmjax import compiler, pretrained
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
 from tsmjax.evals import clips
-from tsmjax.evals.evaluator import tracked
+from tsmjax.evals.evaluator import read_ahead, tracked
 from tsmjax.nn import functional
 
 
@@ -78,7 +78,7 @@ def predict(path: str, name: str, data: str = "", batch_size: int = 64) -> Model
     )
     found: dict[str, list[np.ndarray]] = {"label": [], "weight": [], "chances": []}
     batches = evaluator.batches(0, 1)
-    for batch in tracked(batches, f"evaluating {name}", len(batches)):
+    for batch in tracked(read_ahead(batches), f"evaluating {name}", len(batches)):
         found["chances"].append(np.asarray(forward(params, batch)))
         for key in ("label", "weight"):
             found[key].append(batch[key])

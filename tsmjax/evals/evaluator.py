@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -84,10 +85,22 @@ def total_sums(
     """Run `predict` over all batches and add up; arguments of `evaluate`."""
     total: Sums = {}
     batches = evaluator.batches(host, hosts)
-    for batch in tracked(batches, f"evaluating {evaluator.name}", len(batches), host == 0):
+    label = f"evaluating {evaluator.name}"
+    for batch in tracked(read_ahead(batches), label, len(batches), host == 0):
         for name, value in evaluator.sums(predict, batch).items():
             total[name] = total[name] + value if name in total else value
     return reduce(total) if reduce else total
+
+
+def read_ahead(items: Sequence[T]) -> Iterator[T]:
+    """Yield `items`, getting each in a thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(items.__getitem__, 0)] if len(items) else []
+        for number in range(1, len(items) + 1):
+            item = coming.pop().result()
+            if number < len(items):
+                coming.append(reader.submit(items.__getitem__, number))
+            yield item
 
 
 def tracked(items: Iterable[T], description: str, total: int, show: bool = True) -> Iterator[T]:
