@@ -17,10 +17,11 @@ from tsmjax import state, weights
 from tsmjax.config import build, resolve
 from tsmjax.errors import InputError
 from tsmjax.models import ttm
-from tsmjax.models.ttm import mixer, products, scaling
+from tsmjax.models.ttm import mixer, scaling
 from tsmjax.models.ttm.config import Decomposition, ForecastMixing, Quantiles, Spectrum
 from tsmjax.models.ttm.smoothing import robust_trend
 from tsmjax.models.ttm.tokens import SpectrumTokens
+from tsmjax.nn import products
 from tsmjax.nn.functional import abstract, cast, flatten, merge, stats_of, unflatten
 from tsmjax.tasks import Modules
 from tsmjax.weights import ttm as table

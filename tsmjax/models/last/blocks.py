@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from tsmjax.models.last.temporal import depthwise
+from tsmjax.nn import products
 from tsmjax.nn.dropout import dropout
 from tsmjax.nn.linear import Linear
 
@@ -99,7 +100,7 @@ class Pointwise(Linear):
         return y if self.bias is None else y + _column(self.bias[...], y)
 
     def _product(self, kernel: jax.Array, x: jax.Array) -> jax.Array:
-        return jax.lax.dot_general(kernel, x, (((0,), (0,)), ((), ())))
+        return products.leading(x, kernel)
 
 
 class Depthwise(nnx.Module):

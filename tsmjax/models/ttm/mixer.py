@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tsmjax.models.ttm import products
+from tsmjax.nn import products
 from tsmjax.nn.activations import gelu, softmax
 from tsmjax.nn.attention import attend
 from tsmjax.nn.dropout import dropout, split
