@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +146,6 @@ def example(length: int, channels: int) -> np.ndarray:
     return (season + walk).astype(np.float32)
 
 
-class _Windows(Sequence):
-    """All windows of the table, in batches."""
-
-    def __init__(self, task: Any, model: ttm.Config, options: argparse.Namespace):
-        self._read, self._model = task.table.read, model
-        self._batch, self._count = options.batch, options.steps
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        context, horizon = self._model.context_length, self._model.horizon
-        cuts = context + number * self._batch + np.arange(self._batch)
-        return self._read(np.zeros(self._batch, int), cuts, context, horizon)
-
-
 class Ours:
     """Our side: the parts of `tsmjax.trainer` that run in each step."""
 
@@ -231,11 +215,19 @@ class Ours:
     def predict(self) -> np.ndarray:
         """Forecast all windows, (windows, F, C)."""
         forecasts = []
-        for windows in read_ahead(_Windows(self._task, self._model, self._options)):
+        for windows in read_ahead(self._windows()):
             params, stats = self._first["params"], self._first["stats"]
             found = self._predict(params, stats, self._frozen, self._put(windows))
             forecasts.append(np.asarray(found)[:, :, 0].swapaxes(1, 2))
         return np.concatenate(forecasts)
+
+    def _windows(self) -> Iterator[dict[str, np.ndarray]]:
+        """All windows of the table, in batches."""
+        context, horizon = self._model.context_length, self._model.horizon
+        batch = self._options.batch
+        for number in range(self._options.steps):
+            cuts = context + number * batch + np.arange(batch)
+            yield self._task.table.read(np.zeros(batch, int), cuts, context, horizon)
 
     def shares(self) -> dict[str, float]:
         """Share of each operator in the time of the step's kernels."""

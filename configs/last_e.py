@@ -29,12 +29,15 @@ SMALL_SETS: dict[str, dict[str, Any]] = {
     "ucla": {
         "model": {"frames": 32},
         "task": {"augment": {"rotation": (0.2, 0.8, 0.0), "crop": (0.5, 1.0), "mirror": 0.5}},
-        "data": {"frames": 64, "sampling": "resize", "centre": "first_frame", "upright": True},
+        "data": {
+            **{"frames": 64, "sampling": "resize", "centre": "first_frame", "upright": True},
+            "batch_size": 16,
+        },
     },
     "utd": {  # swipes to the left and to the right are two actions: no mirror
         "model": {"frames": 32},
         "task": {"augment": {"rotation": (0.1, 0.4, 0.0), "crop": (0.6, 1.0)}},
-        "data": {"frames": 64, "sampling": "resize", "centre": "first_frame"},
+        "data": {"frames": 64, "sampling": "resize", "centre": "first_frame", "batch_size": 16},
     },
 }
 STREAMS = ("joint", "bone", "joint_velocity", "bone_velocity")
@@ -157,7 +160,5 @@ def recipe(
             "log": {"every": "1%", "plots": True},
         }
     )
-    if chosen["dataset"] in SMALL_SETS:
-        config.update(SMALL_SETS[chosen["dataset"]])
-        config.data.batch_size = 16
+    config.update(SMALL_SETS.get(chosen["dataset"], {}))
     return config

@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.decoder and options.family != "chronos_t5":
         parser.error(f"--decoder belongs to chronos_t5, not to {options.family}")
     model = {"decoder": True} if options.decoder else {}
+    reading = {"base": options.base, "model_overrides": model}
     try:
         if options.adapter:
             base = export_adapter(options.source, options.family, options.target, options.base)
@@ -83,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.source.startswith(verify.RANDOM):
                 preset = options.source.removeprefix(verify.RANDOM)
                 return verify.run(verify.random(options.family, preset, model))
-            return verify.run(load(options.source, options.family, options.base, model))
+            return verify.run(load(options.source, options.family, **reading))
         move = import_weights if options.action == "import" else export
-        source = move(options.source, options.family, options.target, options.base, model)
+        source = move(options.source, options.family, options.target, **reading)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -106,7 +107,8 @@ def load(
         model file.
       family: the expected family; a part of the model that is stored will do.
       base: base model of an adapter.
-      model_overrides: `Config` values that replace those of a Hugging Face folder.
+      model_overrides: `Config` values that replace those of a Hugging Face folder; of any other
+        source they must be the values that it has.
 
     Raises:
       InputError: when there is no such checkpoint, or it is of another family.
@@ -120,7 +122,15 @@ def load(
         values = dict(run.config["model"])
         stored = values.pop("family")
         found = weights.Imported(stored, values, run.params, run.source, run.artefacts, run.stats)
-        return _of_family(found, family)
+        found = _of_family(found, family)
+        for name, value in (model_overrides or {}).items():
+            if found.config_values.get(name) != value:
+                raise InputError(
+                    f"{found.source} was stored with model.{name} = "
+                    f"{found.config_values.get(name)}, and lacks the weights for {value}: give "
+                    "the folder that it was taken in from."
+                )
+        return found
     with torch_checkpoint.as_safetensors(source) as (folder, pickles):
         stored = family if base is not None else weights.describe(folder)[0]
         whole = stored if family in weights.parts(stored) else family
@@ -180,16 +190,16 @@ def export_adapter(source: str, family: str, target: str, base: str | None = Non
     return base
 
 
-def export(
-    source: str,
-    family: str,
-    target: str,
-    base: str | None = None,
-    model_overrides: Mapping[str, Any] | None = None,
-) -> str:
+def export(source: str, family: str, target: str, **reading: Any) -> str:
     """Write weights as a Hugging Face folder, and return where they came from.
 
     What is a folder already travels tensor by tensor.
+
+    Args:
+      source: see `load`.
+      family: see `load`.
+      target: new folder.
+      **reading: the other arguments of `load`.
 
     Raises:
       InputError: see `load`; or when `target` exists and is not empty.
@@ -197,29 +207,25 @@ def export(
     folder = not (_is_run(source) or source.endswith((*torch_checkpoint.SUFFIXES, llama2c.SUFFIX)))
     if folder:
         with torch_checkpoint.as_safetensors(source) as (place, pickles):
-            stored = family if base is not None else weights.describe(place)[0]
+            stored = family if reading.get("base") else weights.describe(place)[0]
             if family not in weights.parts(stored):
-                _, told = weights.rewrite(place, target, family, model_overrides, base)
+                _, told = weights.rewrite(place, target, family, **reading)
                 return f"{source} (sha256 {pickles})" if pickles else told
-    found = load(source, family, base, model_overrides)
+    found = load(source, family, **reading)
     values = found.config_values
     weights.write(target, family, values, found.params, found.artefacts, found.stats)
     return found.source
 
 
-def import_weights(
-    source: str,
-    family: str,
-    target: str,
-    base: str | None = None,
-    model_overrides: Mapping[str, Any] | None = None,
-) -> str:
+def import_weights(source: str, family: str, target: str, **reading: Any) -> str:
     """Write weights as a run folder that every command takes, and return where they came from.
+
+    Arguments are those of `export`.
 
     Raises:
       InputError: see `load`; or when `target` exists and is not empty.
     """
-    found = load(source, family, base, model_overrides)
+    found = load(source, family, **reading)
     config = build(find_module("models", found.family).Config, found.config_values, "model")
     task = weights.task(found.family)
     checkpoint.save_weights(

@@ -382,9 +382,9 @@ def save_weights(
 def _shared(leaf: Any) -> Any:
     """Return a JAX array on the memory of a NumPy array, which Orbax would copy before it writes.
 
-    float64, which JAX does not keep, stays what it is.
+    Types that JAX would narrow, such as float64, stay what they are.
     """
-    if leaf.dtype == np.float64:
+    if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
         return leaf
     return jax.device_put(leaf, jax.local_devices(backend="cpu")[0], may_alias=True)
 

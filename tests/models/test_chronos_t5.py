@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tsmjax import weights
 from tsmjax.config import build
@@ -190,10 +190,24 @@ def test_an_encoder_alone_draws_nothing():
         chronos_t5.sample(model, np.ones((1, 3), np.int32), steps=2, count=1, key=jax.random.key(0))
 
 
-def test_layers_of_both_sides_are_as_many():
-    hf = {"model_type": "t5", "num_layers": 2, "num_decoder_layers": 3}
-    with pytest.raises(InputError, match="num_layers 2 and num_decoder_layers 3"):
-        table.to_config({**hf, "chronos_config": golden.TOKENIZER})
+def test_the_encoder_beside_a_longer_decoder_is_read_and_the_decoder_refused(tmp_path):
+    config = chronos_t5.Config(**SMALL, decoder=True)
+    _, shapes, _ = abstract(lambda rngs: chronos_t5.Model(config, rngs=rngs))
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    weights.write(tmp_path / "m", "chronos_t5", dataclasses.asdict(config), fresh)
+    entries = json.loads((tmp_path / "m/config.json").read_text())
+    del entries["tsmjax"]
+    (tmp_path / "m/config.json").write_text(json.dumps(entries | {"num_decoder_layers": 3}))
+    tensors = load_file(tmp_path / "m/model.safetensors")
+    more = {
+        name.replace("decoder.block.1.", "decoder.block.2."): x
+        for name, x in tensors.items()
+        if name.startswith("decoder.block.1.")
+    }
+    save_file(tensors | more, tmp_path / "m/model.safetensors")
+    assert weights.read(tmp_path / "m").params.keys() == fresh.keys() - {"decoder"}
+    with pytest.raises(InputError, match=r"unexpected decoder\.block\.2\."):
+        weights.read(tmp_path / "m", model_overrides={"decoder": True})
 
 
 @pytest.mark.parametrize(

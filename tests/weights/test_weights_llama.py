@@ -157,3 +157,25 @@ def test_configs_are_json():
         table = llama_table if family == "llama" else t5_table
         config = build(find_module("models", family).Config, values, "model")
         assert json.loads(json.dumps(table.from_config(dataclasses.asdict(config)))), name
+
+
+def test_a_decoder_is_taken_along_when_asked_for_and_missed_where_it_is_not(tmp_path, capsys):
+    config, _ = written("chronos_t5", tmp_path / "m")
+    whole = dataclasses.replace(config, decoder=True)
+    _, shapes, _ = abstract(
+        lambda rngs: find_module("models", "chronos_t5").Model(whole, rngs=rngs)
+    )
+    params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
+    weights.write(tmp_path / "whole", "chronos_t5", dataclasses.asdict(whole), params)
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    assert main(["import", "chronos_t5", str(tmp_path / "whole"), str(run), "--decoder"]) == 0
+    assert "decoder" in checkpoint.load_weights(str(run)).params
+    assert main(["import", "chronos_t5", str(tmp_path / "m"), str(alone)]) == 0
+    capsys.readouterr()
+    for source in (tmp_path / "m", alone):
+        command = ["export", "chronos_t5", str(source), str(tmp_path / "out"), "--decoder"]
+        assert main(command) == 2
+        assert "decoder" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        main(["import", "llama", str(tmp_path / "m"), str(tmp_path / "out"), "--decoder"])
+    assert "--decoder belongs to chronos_t5, not to llama" in capsys.readouterr().err

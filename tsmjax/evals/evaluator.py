@@ -92,14 +92,13 @@ def total_sums(
     return reduce(total) if reduce else total
 
 
-def read_ahead(items: Sequence[T]) -> Iterator[T]:
+def read_ahead(items: Iterable[T]) -> Iterator[T]:
     """Yield `items`, getting each in a thread while the caller works on the one before."""
+    source, end = iter(items), object()
     with ThreadPoolExecutor(1) as reader:
-        coming = [reader.submit(items.__getitem__, 0)] if len(items) else []
-        for number in range(1, len(items) + 1):
-            item = coming.pop().result()
-            if number < len(items):
-                coming.append(reader.submit(items.__getitem__, number))
+        coming = reader.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, source, end)
             yield item
 
 

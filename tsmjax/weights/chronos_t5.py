@@ -90,11 +90,6 @@ _TOKENIZER = {
     "use_eos_token": "use_eos_token",
     "context_length": "context_length",
 }
-# What chronos-forecasting wants to find as well: how the published models are sampled.
-_SAMPLING = {
-    **{"prediction_length": 64, "num_samples": 20},
-    **{"temperature": 1.0, "top_k": 50, "top_p": 1.0},
-}
 _LIMITS = ("low_limit", "high_limit")
 
 
@@ -126,12 +121,6 @@ def to_config(hf: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"chronos_config in config.json lacks {', '.join(missing)}.")
     if (kind := chronos.get("model_type", "seq2seq")) != "seq2seq":
         raise InputError(f"chronos_config.model_type is {kind!r} in config.json, not 'seq2seq'.")
-    layers = hf.get("num_layers"), hf.get("num_decoder_layers")
-    if layers[1] is not None and layers[0] != layers[1]:
-        raise InputError(
-            f"config.json has num_layers {layers[0]} and num_decoder_layers {layers[1]}, but a "
-            "Chronos-T5 has as many of both."
-        )
     limits = chronos.get("tokenizer_kwargs") or {}
     return {
         # A foreign folder gives the encoder alone, ours what was put into it.
@@ -147,7 +136,7 @@ def to_config(hf: Mapping[str, Any]) -> dict[str, Any]:
 def from_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """Translate values of `Config` to the config.json that transformers and Chronos read."""
     from tsmjax.config import build
-    from tsmjax.models.chronos_t5 import Config
+    from tsmjax.models.chronos_t5 import PUBLISHED, Config
 
     config = build(Config, values, "model")
     tokenizer = config.tokenizer
@@ -167,6 +156,7 @@ def from_config(values: Mapping[str, Any]) -> dict[str, Any]:
             **{theirs: getattr(tokenizer, ours) for ours, theirs in _TOKENIZER.items()},
             "tokenizer_kwargs": {name: getattr(tokenizer, name) for name in _LIMITS},
             "model_type": "seq2seq",
-            **_SAMPLING,
+            # How the published models are used, without which chronos-forecasting reads nothing.
+            **{"prediction_length": 64, "num_samples": 20, **PUBLISHED._asdict()},
         },
     }

@@ -147,8 +147,7 @@ class Decoder(nnx.Module):
         Returns:
           Their states after the final norm (B, S, D), and the memory with them.
         """
-        bias = self.relative_bias.matrix(memory.keys.shape[2])
-        bias = jax.lax.dynamic_slice_in_dim(bias, at, 1, axis=2)
+        bias = self.relative_bias.matrix(memory.keys.shape[2], at)
         seen = None if mask is None else mask[:, None, None, :]
 
         def call(block: DecoderBlock, h: jax.Array, given: Memory) -> tuple[jax.Array, Memory]:

@@ -48,11 +48,14 @@ class RelativeBias(Embedding):
         super().__init__(config.relative_buckets, config.num_heads, std=std, rngs=rngs)
         self.max_distance, self.causal = config.relative_max_distance, causal
 
-    def matrix(self, length: int) -> jax.Array:
-        """Return what is added to the logits of `length` tokens, (1, heads, length, length)."""
+    def matrix(self, length: int, at: jax.Array | None = None) -> jax.Array:
+        """Return what is added to the logits of `length` tokens, (1, heads, length, length).
+
+        With `at`, only the row of this query: (1, heads, 1, length).
+        """
         count = self.embedding.shape[0]
-        index = buckets(length, count, self.max_distance, self.causal)
-        return jnp.moveaxis(self(index), -1, 0)[None]
+        index = jnp.asarray(buckets(length, count, self.max_distance, self.causal))
+        return jnp.moveaxis(self(index if at is None else index[at][None]), -1, 0)[None]
 
 
 class Attention(nnx.Module):
