@@ -1,5 +1,6 @@
 """Low-rank adapters beside PEFT: the same losses from the same start, and adapters that travel."""
 
+import json
 import re
 
 import jax
@@ -140,7 +141,8 @@ def test_adapters_of_every_family_load_in_peft(family, tmp_path):
             flat[f"{path}/lora_b"] = rng.normal(size=(*layers, 4, outputs)).astype(np.float32)
     params = unflatten(flat)
     weights.write_adapter(tmp_path / "adapter", family, values, params, 8.0, str(base))
-    kind = verify.verifier(family).reference_class({})
+    hf = json.loads((base / "config.json").read_text())
+    kind = verify.verifier(family).reference_class(hf)
     model = PeftModel.from_pretrained(kind.from_pretrained(base), tmp_path / "adapter")
     merged = model.merge_and_unload().state_dict()
     ours = weights.read(tmp_path / "adapter")
