@@ -34,7 +34,7 @@ from tsmjax.prepare.__main__ import main as prepare
 STREAMS = {"joint": 0.6, "bone": 0.6, "joint_velocity": 0.4, "bone_velocity": 0.4}
 # Data set → kind of `prepare`, file below data/skeleton, epochs, bars of joints alone and together.
 SETS = {
-    "ucla": ("ucla", "nw_ucla_all_sqe.tar.xz", 60, (0.90, 0.93)),
+    "ucla": ("ucla", "nw_ucla_all_sqe.tar.xz", 150, (0.90, 0.93)),
     "utd": ("utd_mhad", "utd_mhad_skeleton.tar", 60, (0.96, 0.975)),
 }
 
