@@ -3,8 +3,8 @@
     python -m benchmarks.chronos2_zero_shot --workdir runs/zero_shot --json zero_shot.json
     python -m benchmarks.chronos2_zero_shot --minutes 40 --seed 1 --workdir runs/seed_1
 
-Trains configs/chronos2_zero_shot.py (20 or 40 minutes on two CPU cores, or 8 of a GPU), or continues where
-`--workdir` stopped, and scores the final weights on the folder of public data that
+Trains configs/chronos2_zero_shot.py (20 or 40 minutes on two CPU cores, or 8 of a GPU), or
+continues where `--workdir` stopped, and scores the final weights on the folder of public data that
 TSMJAX_TEST_DATA names (docs/test_data.md). Scores are relative to seasonal naive, combined by
 their geometric mean, for six data sets and for ten. The last line printed is JSON; ``--json FILE``
 writes it too, and ``--plot FILE.png`` draws a good, a median and a bad forecast of each of the six.

@@ -161,7 +161,8 @@ class _Ours:
             model = self.plan.assemble(self.state["params"], {"model": {}}, self.frozen).model
             batch["features"] = jax.jit(model.encode)(batch.pop("series"), batch.pop("series_mask"))
         placed = sharding.put_batch(jax.tree.map(np.asarray, batch), self.mesh)
-        key, current = jax.random.key(1), [self.state]
+        # Each step has a state of its own: it is given away to the next one.
+        key, current = jax.random.key(1), [jax.tree.map(jax.numpy.copy, self.state)]
 
         def one() -> float:
             current[0], metrics = self.run(current[0], self.frozen, placed, key)

@@ -1,4 +1,4 @@
-"""How forward passes are compiled: options that XLA does not choose by itself."""
+"""How programs are compiled: options that XLA does not choose by itself."""
 
 from __future__ import annotations
 
@@ -11,27 +11,44 @@ import jax
 
 # Fusion around YNNPACK; "" leaves products to Eigen and reductions to XLA.
 _WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# Matrix products by Triton kernels; False leaves them to cuBLAS.
+_WITHOUT_TRITON = {"xla_gpu_enable_triton_gemm": False}
 
 
-def jit(function: Callable, **options: Any) -> Callable:
-    """`jax.jit` for a forward pass, with the compiler options that suit the processor."""
-    return jax.jit(function, compiler_options=_options(), **options)
+def jit(function: Callable, *, training: bool = False, **options: Any) -> Callable:
+    """`jax.jit` with the compiler options that suit the device.
+
+    Args:
+      function: a forward pass, or a training step.
+      training: whether it has a backward pass.
+      **options: of `jax.jit`.
+    """
+    return jax.jit(function, compiler_options=_options(training), **options)
 
 
 @functools.cache
-def _options() -> dict[str, str]:
+def _options(training: bool) -> dict[str, Any]:
     """Options of the default backend.
 
     On CPUs without AVX-512 forward passes run up to a fifth faster in Eigen; backward passes, which
-    sum over rows, do not.
+    sum over rows, do not. On GPUs, choosing among Triton kernels takes minutes for small nets too,
+    and XLA of jax 0.11.2 aborts on the products of a graph convolution ("Check failed:
+    subdim_size_accumulator == dim_size").
     """
-    if jax.default_backend() != "cpu" or _has_avx512():
+    if jax.default_backend() == "gpu":
+        return _known(_WITHOUT_TRITON)
+    if training or jax.default_backend() != "cpu" or _has_avx512():
         return {}
-    try:  # the option is experimental: another version of XLA may not have it
-        jax.jit(lambda: 0, compiler_options=_WITHOUT_YNNPACK)()
+    return _known(_WITHOUT_YNNPACK)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, or none where this version of XLA does not have them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
     except jax.errors.JaxRuntimeError:
         return {}
-    return _WITHOUT_YNNPACK
+    return options
 
 
 def _has_avx512() -> bool:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from tsmjax import optim, sharding
+from tsmjax import compiler, optim, sharding
 from tsmjax.errors import InputError
 from tsmjax.nn import layout
 from tsmjax.nn.functional import Tree, flatten, unflatten
@@ -180,8 +180,9 @@ def jit_train_step(
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
     if donate is None:
         donate = jax.default_backend() != "cpu"
-    return jax.jit(
+    return compiler.jit(
         make_train_step(task, plan, config, schedule, mesh, places["params"], averaging),
+        training=True,
         donate_argnums=(0,) if donate else (),
         out_shardings=(places, None),
     )

@@ -130,8 +130,10 @@ def items(
     )
     values, roles, used = jax.device_get(made)
     kinds = multivariate.TARGET, multivariate.PAST, multivariate.KNOWN
-    split = [[(row == kind).sum() for kind in kinds] for row in roles]
+    ends = np.cumsum([(roles == kind).sum(axis=1) for kind in kinds], axis=0).T
     return [
-        tuple(np.split(values[i, : sum(n), -used[i] :], np.cumsum(n)[:-1]))
-        for i, n in enumerate(split)
+        (series[:targets, -steps:], series[targets:past, -steps:], series[past:known, -steps:])
+        for series, steps, (targets, past, known) in zip(
+            values, used.tolist(), ends.tolist(), strict=True
+        )
     ]
