@@ -50,12 +50,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/last_accuracy"))
     parser.add_argument("--json", type=Path, help="also write the line to this file")
     options = parser.parse_args()
-    kind, file, epochs, bars = SETS[options.set]
-    data = options.workdir / "data" / options.set
-    if not data.exists():
-        source = Path(os.environ.get("TSMJAX_TEST_DATA") or "nowhere") / "data/skeleton" / file
-        if prepare([kind, "--src", str(source), "--dst", str(data)]):
-            raise SystemExit(1)
+    _, _, epochs, bars = SETS[options.set]
+    data = prepared(options.set, options.workdir)
 
     runs: dict[int, dict[str, dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
@@ -94,6 +90,17 @@ def main() -> None:
     print(json.dumps(result))
     if options.json:
         checkpoint.write_json(options.json, result)
+
+
+def prepared(name: str, workdir: Path) -> Path:
+    """Return the folder of a data set below `workdir`, made from the public file at first use."""
+    kind, file, _, _ = SETS[name]
+    data = workdir / "data" / name
+    if not data.exists():
+        source = Path(os.environ.get("TSMJAX_TEST_DATA") or "nowhere") / "data/skeleton" / file
+        if prepare([kind, "--src", str(source), "--dst", str(data)]):
+            raise SystemExit(1)
+    return data
 
 
 def show(result: dict[str, Any]) -> None:
