@@ -244,9 +244,9 @@ def exogenous(options: argparse.Namespace) -> dict[str, Any]:
     """Score one model told of what is to come, and one that is not, on other virtual patients."""
     models = {}
     for label, known in KNOWN.items():
-        source = f"embedded:virtual_patients?every=15&announced={known}"
+        source = f"embedded:virtual_patients?patients=90&every=15&announced={known}&careful=1"
         config = ttm_glucose.get_config(source)
-        run = trained(f"announced_{known}", config, 1000, options)
+        run = trained(f"announced_{known}", config, 3000, options)
         _, test = windows(source, "test", past=48, min_past=48, horizon=8)
         models[label] = scores.forecast_scores(test.target, ttm(run, test), 15, range(15, 121, 15))
     persistence = baselines.persistence(test.context[:, 0], 8)

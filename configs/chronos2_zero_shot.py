@@ -14,14 +14,10 @@ from ml_collections import ConfigDict
 from tsmjax.errors import InputError
 from tsmjax.models.chronos2 import PRESETS, QUANTILES_13, QUANTILES_21
 
-# What a length of training changes. Twice the series of a step at half the steps cost as much, and
-# learn more, once there are 10,000 steps.
+# What a length of training changes.
 LENGTHS = {
     "20": {"optim": {"length": "20_000 steps"}},
-    "40": {
-        "optim": {"length": "10_500 steps", "lr": 1.5e-3},
-        "data": {"batch_size": 32},
-    },
+    "40": {"optim": {"length": "41_000 steps"}},
     "gpu": {
         "model": {
             **PRESETS["small"],

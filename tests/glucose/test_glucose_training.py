@@ -8,7 +8,7 @@ from configs import ttm_glucose, ttm_glucose_lora
 from tsmjax.config import resolve
 from tsmjax.data.arrow import ArrowSource
 from tsmjax.data.arrow_writer import write_dataset
-from tsmjax.data.synthetic import embedded
+from tsmjax.data.synthetic import embedded, virtual_patients
 from tsmjax.errors import InputError
 from tsmjax.glucose.features import carb_kernels
 
@@ -55,13 +55,24 @@ def test_carbohydrate_on_board_is_that_of_meals(folder):
     assert (cob[falling + 1] / cob[falling] >= (decay[-1] / decay[-2]) - 1e-3).all()
 
 
+def test_careful_patients_tell_of_every_meal_as_it_is():
+    _, values = embedded.parse(PATH)
+    told = {}
+    for careful in (0, 1):
+        made = virtual_patients.rows(0, 30, **values | {"careful": careful})
+        told[careful] = np.stack([row["feat_dynamic_real"][0] for row in made])
+    meals = {careful: (np.diff(cob) > 2).sum() for careful, cob in told.items()}
+    assert meals[1] > 1.1 * meals[0]
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
         ("every=7", "every is 7, but must be a multiple of 5"),
         ("every=25", "divides a day"),
-        ("announced=3", "announced 0, 1 or 2"),
-        ("covariates=2", "covariates is 0 or 1"),
+        ("announced=3", "announced is 0, 1 or 2"),
+        ("covariates=2", "covariates and careful are 0 or 1"),
+        ("careful=2", "covariates and careful are 0 or 1"),
         ("patients=0", "patients is '0'"),
     ],
 )

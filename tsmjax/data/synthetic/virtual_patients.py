@@ -18,8 +18,11 @@ from tsmjax.glucose import scenario
 from tsmjax.glucose import simulator as sim
 from tsmjax.glucose.features import carb_features, insulin_features
 
-DEFAULTS = {"patients": 30, "days": 14, "every": 5, "covariates": 1, "announced": 0, "seed": 0}
-MAY_BE_ZERO = ("covariates", "announced", "seed")
+DEFAULTS = {
+    **{"patients": 30, "days": 14, "every": 5, "covariates": 1, "announced": 0},
+    **{"careful": 0, "seed": 0},
+}
+MAY_BE_ZERO = ("covariates", "announced", "careful", "seed")
 VERSION = 1
 BLOCK = 30  # patients simulated together
 COVARIATES = ("cob", "carb_availability", "iob", "insulin_availability")
@@ -49,8 +52,10 @@ def check(path: str, parameters: Mapping[str, int]) -> None:
             f"In {path}, every is {every}, but must be a multiple of {scenario.EVERY} minutes that "
             "divides a day."
         )
-    if parameters["covariates"] > 1 or parameters["announced"] > 2:
-        raise InputError(f"In {path}, covariates is 0 or 1, and announced 0, 1 or 2.")
+    if max(parameters[name] for name in ("covariates", "careful")) > 1:
+        raise InputError(f"In {path}, covariates and careful are 0 or 1.")
+    if parameters["announced"] > 2:
+        raise InputError(f"In {path}, announced is 0, 1 or 2.")
 
 
 def rows(
@@ -62,6 +67,7 @@ def rows(
     every: int,
     covariates: int,
     announced: int,
+    careful: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows first … last − 1; a row depends on its number, days and seed alone.
@@ -76,15 +82,20 @@ def rows(
         as the patients counted them, insulin on board and available in U.
       announced: which of them are known ahead: 0 none, 1 those of meals, 2 those of insulin too,
         which also answers to readings that are still to come.
+      careful: 1, the patients weigh every meal and inject for it, as simulations with announced
+        meals assume; 0, they guess and forget, as `scenario.Behaviour` says.
       seed: chooses the days.
     """
     past, known = roles(covariates, announced)
     names = sim.patients()[0]
     step = every // scenario.EVERY
+    behaviour = scenario.Behaviour()
+    if careful:
+        behaviour = behaviour._replace(counting=0.0, bias=0.0, forgotten=0.0, unannounced=0.0)
     for block in range(first // BLOCK, -(-last // BLOCK)):
         key = jax.random.fold_in(jax.random.key(seed), block)
         here = np.arange(block * BLOCK, (block + 1) * BLOCK)
-        record = scenario.simulate_days(key, here % len(names), days + 1)
+        record = scenario.simulate_days(key, here % len(names), days + 1, behaviour)
         cob, available = carb_features(np.asarray(record.counted), scenario.EVERY)
         iob, acting = insulin_features(np.asarray(record.insulin), scenario.EVERY)
         found = dict(zip(COVARIATES, (cob, available, iob, acting), strict=True))
