@@ -81,6 +81,22 @@ def test_every_question_is_packed_once_and_reads_as_it_should(path):
     np.testing.assert_array_equal(following[batch["answers"] >= 0], answers)
 
 
+@pytest.mark.parametrize("double", (False, True))
+def test_chats_begin_once_or_twice_as_the_reference_does(path, monkeypatch, double):
+    monkeypatch.setattr("tsmjax.tasks.align.text_tokenizer", lambda _: toy.Chatty())
+    values = config(path, pack_length=512)
+    values["model"]["llm"] = {**values["model"]["llm"], "vocab_size": 262}
+    values["task"] |= {"chat_template": "llama3", "compat": {"double_bos": double}}
+    packs = resolve(values).build_task()._packs("train")
+    batch = packs.read(np.arange(len(packs.packs)))
+    begins = (batch["tokens"] == 1).sum()
+    assert begins == QUESTIONS * (1 + double)
+    header = toy.Chatty().encode("<|start_header_id|>")
+    first = batch["tokens"][0, : 2 + double].tolist()
+    assert first == [1] * (1 + double) + header
+    assert all(packs._size(row) <= 512 for row in range(QUESTIONS))
+
+
 def test_packing_does_not_change_the_loss(path):
     totals = {}
     for length in (64, 192):

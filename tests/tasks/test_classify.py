@@ -13,7 +13,6 @@ import tsmjax
 from tsmjax import checkpoint, optim, predict, sharding, state, step
 from tsmjax.config import resolve
 from tsmjax.data.prompts import text_columns
-from tsmjax.data.text import Bytes
 from tsmjax.errors import InputError
 from tsmjax.nn.functional import flatten
 from tsmjax.start import fresh_state
@@ -277,32 +276,13 @@ def test_the_loss_of_an_answer_is_how_unlikely_it_is(path):
     assert float(tokens) == sum(len(answers[label]) for label in batch["label"])
 
 
-class Chatty(Bytes):
-    """Bytes, and three special tokens of Llama 3."""
-
-    names = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    size = Bytes.size + 3
-
-    def encode(self, text):
-        parts = re.split("(" + "|".join(map(re.escape, self.names)) + ")", text)
-        return [
-            token
-            for part in parts
-            for token in (
-                [Bytes.size + self.names.index(part)]
-                if part in self.names
-                else super(Chatty, self).encode(part)
-            )
-        ]
-
-
 def test_a_chat_lists_the_activities_and_answers_with_a_number(path, monkeypatch):
     model = toy.config(path)["model"]
     model |= {"model_type": "causal_lm", "llm": {**model["llm"], "vocab_size": 262}}
     values = toy.config(path, model=model, task={"chat_template": "llama3"})
     with pytest.raises(InputError, match=r"does not know <\|eot_id\|>"):
         _ = resolve(values).build_task()
-    monkeypatch.setattr("tsmjax.tasks.classify.text_tokenizer", lambda _: Chatty())
+    monkeypatch.setattr("tsmjax.tasks.classify.text_tokenizer", lambda _: toy.Chatty())
     task = resolve(values).build_task()
     batch = task.windows.read(np.array([5]))
     shown = {1: "^", 259: "[0]", 260: "[1]", 261: "[2]", **dict.fromkeys(range(262, 266), "|")}

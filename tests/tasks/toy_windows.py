@@ -1,9 +1,12 @@
 """A small data set of labelled windows, and a config of a tiny SensorLLM for it."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
 from tsmjax.data.arrow_writer import write_dataset
+from tsmjax.data.text import Bytes
 
 LABELS = ("rest", "swim", "walk", "fly")  # nobody swims
 STEPS, RATE = 12, 4.0
@@ -14,6 +17,25 @@ FACTS = {
     **{"counts": {}, "mean": [0.0, 0.0], "std": [1.0, 1.0], "settings": {}},
 }
 SPLITS = {"train": 44, "validation": 12, "test": 12}
+
+
+class Chatty(Bytes):
+    """Bytes, and three special tokens of Llama 3."""
+
+    names = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    size = Bytes.size + 3
+
+    def encode(self, text):
+        parts = re.split("(" + "|".join(map(re.escape, self.names)) + ")", text)
+        return [
+            token
+            for part in parts
+            for token in (
+                [Bytes.size + self.names.index(part)]
+                if part in self.names
+                else super(Chatty, self).encode(part)
+            )
+        ]
 
 
 def write(folder, change=None, **facts):

@@ -76,7 +76,7 @@ class Chat(NamedTuple):
     end: list[int]
 
 
-def chat(template: str, tokenizer: TextTokenizer, system: str) -> Chat:
+def chat(template: str, tokenizer: TextTokenizer, system: str, double_bos: bool = False) -> Chat:
     """Return what a template puts around questions.
 
     "none" puts a line's end before the answer and the end of a text behind it; "llama3" makes
@@ -86,6 +86,8 @@ def chat(template: str, tokenizer: TextTokenizer, system: str) -> Chat:
       template: "none" or "llama3".
       tokenizer: encodes it.
       system: what the system says; nothing without a template.
+      double_bos: begin texts of "llama3" twice: the template writes the token, and so does the
+        tokenizer.
 
     Raises:
       InputError: when the tokenizer does not know the template's special tokens.
@@ -103,6 +105,8 @@ def chat(template: str, tokenizer: TextTokenizer, system: str) -> Chat:
         return f"<|start_header_id|>{who}<|end_header_id|>\n\n"
 
     lead = tokenizer.encode(f"{header('system')}{system}<|eot_id|>{header('user')}")
+    if double_bos and tokenizer.bos is not None:
+        lead = [tokenizer.bos, *lead]
     return Chat(lead, tokenizer.encode(f"<|eot_id|>{header('assistant')}"), end)
 
 

@@ -46,6 +46,18 @@ from tsmjax.tasks.classify import check_family, freeze_rules, markers_of, parts_
 
 
 @dataclasses.dataclass(frozen=True)
+class Compat:
+    """Behaviour of the reference that is off here.
+
+    Attributes:
+      double_bos: texts with a chat template begin twice, as the reference's do: its template writes
+        the token that begins a text, and its tokenizer another.
+    """
+
+    double_bos: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """What to read, and what trains.
 
@@ -59,6 +71,7 @@ class Config:
       fix_llm: keep the language model as it is.
       fix_ts_encoder: keep the encoder as it is.
       tune_mm_mlp_adapter: train the projection and the markers.
+      compat: behaviour of the reference.
     """
 
     llm: str = ""
@@ -69,6 +82,7 @@ class Config:
     fix_llm: bool = True
     fix_ts_encoder: bool = True
     tune_mm_mlp_adapter: bool = True
+    compat: Compat = Compat()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +146,7 @@ class Packs:
             rows = rows[np.isin(kinds, config.qa_types)]
         self._channel = np.argsort(places)[data.column("channel_id")]
         system = f"You read data of {facts.dataset}, {facts.rate:g} readings a second."
-        self._chat = chat(config.chat_template, self._tokenizer, system)
+        self._chat = chat(config.chat_template, self._tokenizer, system, config.compat.double_bos)
         self._texts: dict[int, tuple[list[int], list[int]]] = {}
         for row, question, answer in zip(
             rows.tolist(), data.texts("Q", rows), data.texts("A", rows), strict=True
