@@ -4,7 +4,7 @@
 
 A few steps of each net's own config with a short warm-up, from random weights: enough to see that
 gradients reach what they should, far too few for an accuracy. Told are mean losses of the first and
-of the last ten steps; a guess at random has ln 10 = 2.30. The last line printed is JSON; ``--json
+last tenth of the steps; a guess at random has ln 10 = 2.30. The last line printed is JSON; ``--json
 FILE`` writes it too.
 """
 
@@ -35,7 +35,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8, help="clips of a step")
     parser.add_argument("--workdir", type=Path, default=Path("runs/last_loss"))
     parser.add_argument("--json", type=Path, help="also write the line to this file")
@@ -45,11 +46,12 @@ def main() -> None:
         "benchmark": "last_loss",
         "steps": options.steps,
         "batch": options.batch,
+        "frames": options.frames,
         "cores": len(os.sched_getaffinity(0)),
         "nets": {name: losses(name, data, options) for name in options.only},
         "git_commit": checkpoint.versions()["git_commit"],
     }
-    table = Table(title="mean loss of the first and the last ten steps")
+    table = Table(title="mean loss of the first and the last tenth of the steps")
     for column in ("net", "parameters", "first", "last", "seconds"):
         table.add_column(column, justify="left" if column == "net" else "right")
     for name, row in result["nets"].items():
@@ -65,6 +67,7 @@ def losses(name: str, data: Path, options: argparse.Namespace) -> dict[str, Any]
     """Train a few steps of a config and return the means of its first and last losses."""
     config = importlib.import_module(f"configs.{name}").get_config(f"{NETS[name]},ucla,{data}")
     config.data.update({"batch_size": options.batch, "bodies": 1})
+    config.model.frames = options.frames
     config.optim.update({"length": f"{options.steps} steps", "warmup": "10 steps"})
     config.optim.accumulate = 1
     config.optim.precision = "float32"
@@ -75,11 +78,12 @@ def losses(name: str, data: Path, options: argparse.Namespace) -> dict[str, Any]
     outcome = train(config, str(run))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seen = [line["loss"] for line in lines if "loss" in line]
+    tenth = max(len(seen) // 10, 1)
     return {
         "parameters": outcome["parameters"],
         "seconds": outcome["seconds"],
-        "first": statistics.mean(seen[:10]),
-        "last": statistics.mean(seen[-10:]),
+        "first": statistics.mean(seen[:tenth]),
+        "last": statistics.mean(seen[-tenth:]),
     }
 
 
