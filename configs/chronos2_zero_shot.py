@@ -26,7 +26,7 @@ LENGTHS = {
             "quantiles": QUANTILES_21,
         },
         "data": {"batch_size": 512, "group_by_length": 16, "prefetch": 8},
-        "optim": {"length": "14_000 steps", "average": 0.999, "precision": "bfloat16"},
+        "optim": {"length": "7_000 steps", "average": 0.999, "precision": "bfloat16"},
     },
 }
 TSI = {"20": "embedded:tsi?series=80000", "40": "embedded:tsi?series=120000"}
