@@ -6,6 +6,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# Tests compile more than they compute: half of their time. Set it to 0 for what users run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # XLA's thread pool follows the core count; a sharded step on a small machine then deadlocks.
 os.environ["NPROC"] = "32"
 
