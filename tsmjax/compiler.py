@@ -31,8 +31,8 @@ def _options(training: bool) -> dict[str, Any]:
     """Options of the default backend.
 
     On CPUs without AVX-512 forward passes run up to a fifth faster in Eigen; backward passes, which
-    sum over rows, do not. On GPUs, choosing among Triton kernels takes minutes for small nets too,
-    and XLA of jax 0.11.2 aborts on the products of a graph convolution ("Check failed:
+    sum over rows, do not. On GPUs, choosing among Triton kernels can take minutes for small nets
+    too, and XLA of jax 0.11.2 aborts on products of LAST-E ("Check failed:
     subdim_size_accumulator == dim_size").
     """
     if jax.default_backend() == "gpu":

@@ -30,7 +30,7 @@ def test_windows_are_what_predict_df_says_at_their_cutoffs(mixed):
         expected = mixed.predict_df(past, future, prediction_length=4, quantile_levels=[0.5])
         rows = rows.reset_index(drop=True)
         names = ["item_id", "timestamp", "target_name", "predictions", "0.5"]
-        pd.testing.assert_frame_equal(rows[names], expected, rtol=1e-4, atol=1e-4)
+        pd.testing.assert_frame_equal(rows[names], expected, rtol=1e-4)
         truth = df.set_index(["item_id", "timestamp"])["sales"]
         keys = list(zip(rows["item_id"], rows["timestamp"], strict=True))
         np.testing.assert_array_equal(rows["target"], truth.loc[keys])
@@ -61,7 +61,7 @@ def test_many_windows_go_through_in_parts(alone, monkeypatch):
     assert len(whole) == 2 * 5 * 3
     monkeypatch.setattr(backtest, "_ROWS", 60)
     parts = alone.backtest(df.sample(frac=1.0, random_state=0), 3, **options)
-    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4, atol=1e-4)
+    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
 
 
 def test_short_series_have_fewer_windows(alone):
