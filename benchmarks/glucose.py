@@ -7,8 +7,8 @@ Part "real" trains configs/ttm_glucose.py on the sensors of virtual patients and
 the CGM sets in the folder that TSMJAX_TEST_DATA names (docs/test_data.md): in full, by LoRA, and
 with the covariates that a set has. Beside it: persistence, seasonal naive, linear autoregression,
 linear regression of every step, and an LSTM with and without the virtual patients. Every third
-person, the second first, is the test. Part "exogenous" trains on virtual patients whose meals and
-insulin are known ahead, and on the same where they are not.
+person, the second first, is the test. Part "exogenous" trains on virtual patients who weigh and
+announce every meal, with meals and insulin known ahead, and without.
 
 What is complete in `--workdir` is not repeated. The last line printed is JSON; ``--json FILE``
 writes it too, and pictures go to `--plots`.
@@ -246,6 +246,7 @@ def exogenous(options: argparse.Namespace) -> dict[str, Any]:
     for label, known in KNOWN.items():
         source = f"embedded:virtual_patients?patients=90&every=15&announced={known}&careful=1"
         config = ttm_glucose.get_config(source)
+        config.model.scaling = "none"  # a gram of carbohydrate counts alike in every window
         run = trained(f"announced_{known}", config, 3000, options)
         _, test = windows(source, "test", past=48, min_past=48, horizon=8)
         models[label] = scores.forecast_scores(test.target, ttm(run, test), 15, range(15, 121, 15))
