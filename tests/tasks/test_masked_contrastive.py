@@ -38,16 +38,32 @@ def clips(rows=8, bodies=1, seed=0):
 
 def test_masks_take_whole_regions_and_a_part_of_one():
     task = task_of()
-    masks = np.asarray(task.mask(jax.random.key(0), 200))
+    masks = np.asarray(task.mask(task.order(jax.random.key(0), 200)))
     assert (masks.sum(axis=1) == 15).all()  # six tenths of 25
     regions = [list(joints) for joints in task.skeleton.regions.values()]
     shares = np.stack([masks[:, joints].mean(axis=1) for joints in regions], axis=1)
     partly = (shares > 0) & (shares < 1)
     assert (partly.sum(axis=1) <= 1).all() and partly.any()
     assert (shares.mean(axis=0) > 0.4).all()  # no region is spared
-    anywhere = np.asarray(task_of(mask_strategy="joint").mask(jax.random.key(0), 200))
+    task = task_of(mask_strategy="joint")
+    anywhere = np.asarray(task.mask(task.order(jax.random.key(0), 200)))
     assert (anywhere.sum(axis=1) == 15).all()
     np.testing.assert_allclose(anywhere.mean(axis=0), 0.6, atol=0.15)
+
+
+def test_joints_that_the_net_attends_to_are_masked_oftener():
+    task = task_of(mask_strategy="attention", mask_ratio=0.04)  # one joint of 25
+    features = np.ones((1, 2, 3, 25, 4), np.float32)
+    features[0, 0, :, 7] = 5.0  # 25 times the energy of another joint, in the body that is there
+    features[0, 1, :, 9] = 100.0  # in one that is not
+    said = {"features": (features,), "present": jnp.array([[1.0, 0.0]])}
+    joints = np.zeros((1, 2, 8, 25, 3), np.float32)
+    attention = task.attention(lambda streams, present: said, joints, np.ones((1, 2), bool))
+    masks = np.asarray(task.mask(task.order(jax.random.key(0), 4000), attention))
+    assert (masks.sum(axis=1) == 1).all()
+    shares = masks.mean(axis=0)
+    np.testing.assert_allclose(shares[7], 25 / 49, atol=0.03)
+    np.testing.assert_allclose(np.delete(shares, 7), 1 / 49, atol=0.012)
 
 
 def test_no_stream_tells_where_a_masked_joint_is():
@@ -99,8 +115,9 @@ def test_errors_count_masked_joints_of_clips_that_count():
     batch = {
         **clips(),
         "joints": rng.normal(size=(8, 2, 1, 8, 25, 3)).astype(np.float32),
-        "masked": np.asarray(task.mask(jax.random.key(1), 16)).reshape(8, 2, 25),
+        "order": np.asarray(task.order(jax.random.key(1), 16)).reshape(8, 2, 25),
     }
+    masked = np.asarray(task.mask(batch["order"].reshape(16, 25))).reshape(8, 2, 25)
     kernel, bias = rng.normal(size=(8, 75)).astype(np.float32), np.ones(75, np.float32)
 
     @jax.jit
@@ -114,7 +131,7 @@ def test_errors_count_masked_joints_of_clips_that_count():
     terms = terms_of(batch)
     found = (features.mean(axis=3) @ kernel + bias).reshape(8, 2, 1, 2, 25, 3)
     errors = np.square(found - batch["joints"][:, :, :, ::4])  # frames 0 and 4 of eight
-    chosen = np.broadcast_to(batch["masked"][:, :, None, None, :, None], errors.shape)
+    chosen = np.broadcast_to(masked[:, :, None, None, :, None], errors.shape)
     kept = batch["weight"] > 0
     expected = errors[kept][chosen[kept]].mean() * float(task.weights(batch)["reconstruction"])
     np.testing.assert_allclose(terms["reconstruction"], expected, rtol=1e-4)
@@ -140,8 +157,9 @@ def test_eight_devices_have_the_loss_and_gradient_of_one():
 
 
 @pytest.mark.slow
-def test_a_step_on_eight_devices_has_the_terms_of_one():
-    task = task_of()
+@pytest.mark.parametrize("strategy", ["body_region", "attention"])
+def test_a_step_on_eight_devices_has_the_terms_of_one(strategy):
+    task = task_of(mask_strategy=strategy)
     plan = state.blueprint(task, task.config.optim)
     results = []
     for devices in (1, 8):

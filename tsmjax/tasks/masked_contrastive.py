@@ -7,9 +7,11 @@ pass the encoder together. The error counts masked joints only; the contrast set
 clip against all other views of the global batch. Masked joints are a learned token in every stream,
 and so is a bone whose parent is masked, which would tell where the parent is.
 
-Known by the name MaskCLR, whose paper describes something else (attention-guided masks beside
-labels). Sources: He et al., "Masked Autoencoders" (2022), section 3; Chen et al., "A Simple
-Framework for Contrastive Learning" (2020), equation 1.
+Known by the name MaskCLR, whose paper describes something else: a supervised contrast between clips
+and clips without the joints that the net attends to most. The latter choice of joints is one of
+`MASKS` here. Sources: He et al., "Masked Autoencoders" (2022), section 3; Chen et al., "A Simple
+Framework for Contrastive Learning" (2020), equation 1; Abdelfattah et al., "MaskCLR" (2024),
+section 3.2.
 """
 
 from __future__ import annotations
@@ -40,15 +42,17 @@ class Config(skeleton.Config):
 
     Attributes:
       mask_ratio: share of the joints that a view loses, in all of its frames.
-      mask_strategy: whole body regions one after another, the last one in part ("body_region"), or
-        any joints ("joint").
+      mask_strategy: whole body regions one after another, the last one in part ("body_region"), any
+        joints ("joint"), or by chances that grow with a joint's share of the energy of the last
+        stage's features, where the net as it stands sees the whole clip ("attention"; costs a
+        forward pass more).
       temperature: of the contrast.
       contrast: weight of the contrast; 0 for masked joints alone.
       projected: size of the vectors that are contrasted.
     """
 
     mask_ratio: float = 0.6
-    mask_strategy: Literal["body_region", "joint"] = "body_region"
+    mask_strategy: Literal["body_region", "joint", "attention"] = "body_region"
     temperature: float = 0.07
     contrast: float = 0.5
     projected: int = 128
@@ -94,18 +98,23 @@ class Task(skeleton.Task):
         return Modules(super().build(rngs).model, heads)
 
     def device(self, batch: Batch, key: jax.Array, train: bool) -> Batch:
-        """Make two views of each clip, ``joints`` and ``masked`` with an axis 2 behind the rows."""
-        views, masks = [], []
+        """Make two views of each clip, ``joints`` and ``order`` with an axis 2 behind the rows."""
+        views, orders = [], []
         for view_key in jax.random.split(key):
             clip_key, mask_key = jax.random.split(view_key)
             views.append(super().device(batch, clip_key, train)["joints"])
-            masks.append(self.mask(mask_key, len(batch["joints"])))
-        return {**batch, "joints": jnp.stack(views, axis=1), "masked": jnp.stack(masks, axis=1)}
+            orders.append(self.order(mask_key, len(batch["joints"])))
+        return {**batch, "joints": jnp.stack(views, axis=1), "order": jnp.stack(orders, axis=1)}
 
-    def mask(self, key: jax.Array, rows: int) -> jax.Array:
-        """Draw which joints are masked, (rows, V) bool, the same number in each row."""
+    def order(self, key: jax.Array, rows: int) -> jax.Array:
+        """Draw in what order joints are masked, the least first, (rows, V).
+
+        Where attention has a say, these are the exponentials of mean 1 to divide by it.
+        """
         own, size = self.config.task, self.skeleton.size
         region_key, joint_key = jax.random.split(key)
+        if own.mask_strategy == "attention":
+            return jax.random.exponential(joint_key, (rows, size))
         order = jax.random.uniform(joint_key, (rows, size))
         if own.mask_strategy == "body_region":
             region = np.zeros(size, int)
@@ -114,7 +123,25 @@ class Task(skeleton.Task):
             regions = len(self.skeleton.regions)
             rank = jax.random.uniform(region_key, (rows, regions)).argsort(axis=1).argsort(axis=1)
             order = order + rank[:, region]
-        return order.argsort(axis=1).argsort(axis=1) < self.masked_joints
+        return order
+
+    def mask(self, order: jax.Array, attention: jax.Array | float = 1.0) -> jax.Array:
+        """Return which joints are masked, (rows, V) bool, the same number in each row.
+
+        Args:
+          order: (rows, V) as drawn.
+          attention: (rows, V) positive. Exponentials divided by it are the waiting times of a
+            draw without replacement whose chances are proportional to it (Efraimidis & Spirakis,
+            "Weighted random sampling with a reservoir", 2006).
+        """
+        return (order / attention).argsort(axis=1).argsort(axis=1) < self.masked_joints
+
+    def attention(self, model: nnx.Module, joints: jax.Array, present: jax.Array) -> jax.Array:
+        """Mean square of each joint's features in the last stage, over all bodies, (rows, V)."""
+        out = model(self.streams(joints), present)
+        energy = jnp.square(out["features"][-1].astype(jnp.float32)).mean(axis=(2, 4))
+        energy = (energy * out["present"][..., None]).sum(axis=1)
+        return jax.lax.stop_gradient(jnp.maximum(energy, 1e-30))
 
     @property
     def masked_joints(self) -> int:
@@ -134,8 +161,12 @@ class Task(skeleton.Task):
         rows = len(batch["weight"])
         # Views of a clip stay neighbours, so that no device has to send its rows to another.
         joints = batch["joints"].reshape(2 * rows, *batch["joints"].shape[2:])
-        masked = batch["masked"].reshape(2 * rows, -1)
+        order = batch["order"].reshape(2 * rows, -1)
         weight, present = (jnp.repeat(batch[name], 2, axis=0) for name in ("weight", "present"))
+        attention = 1.0
+        if self.config.task.mask_strategy == "attention":
+            attention = self.attention(modules.model, joints, present)
+        masked = self.mask(order, attention)
         causal = None
         if self.config.task.causal and train:
             key, causal_key = jax.random.split(key)
