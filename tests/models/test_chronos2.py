@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dot_flops import dot_flops
 from flax import nnx
 
 from tsmjax.errors import InputError
@@ -295,20 +296,36 @@ def test_initialisation(scan_layers):
         assert np.abs(q[0] - q[1]).max() > 0  # every layer has its own draw
 
 
-@pytest.mark.parametrize(
-    ("preset", "context", "horizon", "giga"),
-    [
-        ("base", 512, 64, 8.6),
-        ("base", 2048, 64, 31.5),
-        ("base", 2048, 1024, 46.5),
-        ("base", 8192, 64, 130),
-        ("base", 8192, 1024, 146),
-        ("small", 2048, 64, 7.2),
-    ],
-)
-def test_flops(preset, context, horizon, giga):
-    config = chronos2.Config(**chronos2.PRESETS[preset])
-    assert chronos2.flops(config, 2, context, horizon) == pytest.approx(2e9 * giga, rel=0.01)
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_last_block_spares_what_no_output_patch_reads(scan_layers):
+    config = dataclasses.replace(golden.CONFIG, scan_layers=scan_layers)
+    model = chronos2.Model(config, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(2, 3, 64)).astype(np.float32)
+    group = np.array([[0, 0, 1], [0, 1, 1]])
+    whole, _ = model.encode(context, None, group, output_patches=2)
+    short, _ = model.encode(context, None, group, output_patches=2, used=2)
+    assert short.shape == (2, 3, 2, config.d_model)
+    np.testing.assert_allclose(short, whole[:, :, -2:], atol=2e-6)
+
+
+def test_flops_count_the_matmuls():
+    config = dataclasses.replace(golden.CONFIG, num_layers=3, scan_layers=False)
+    graph, params, _ = functional.abstract(lambda rngs: chronos2.Model(config, rngs=rngs))
+    packs, slots, patches = 2, 2, 4
+    context = np.zeros((packs, slots, 4 * config.patch_size), np.float32)
+    group = np.zeros((packs, slots), int)
+
+    def forward(params):
+        model = functional.merge(graph, params, {})
+        return model(context, None, group, output_patches=patches)[0]
+
+    lines = jax.jit(forward).lower(params).as_text().splitlines()
+    products = sum(dot_flops(line) for line in lines if "stablehlo.dot_general" in line)
+    tokens = 2 * (4 + 1 + patches) + patches  # of two whole blocks and of the last
+    inside_groups = 4 * packs * slots * slots * config.num_heads * config.d_kv * tokens
+    horizon = patches * config.patch_size
+    assert chronos2.flops(config, 4, 4 * config.patch_size, horizon) == products - inside_groups
 
 
 def test_every_sharding_rule_matches_and_every_parameter_is_covered():

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import json
-import re
 
 import golden_ttm as golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dot_flops import dot_flops
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -475,16 +475,6 @@ def test_flops_count_the_matmuls():
     products = [dot_flops(line) for line in lines if "stablehlo.dot_general" in line]
     assert len(products) == 51
     assert ttm.flops(config, 2) == sum(products)
-
-
-def dot_flops(line):
-    """2 · outputs · contracted entries of a StableHLO dot_general."""
-    left, _, out = (
-        [int(d) for d in shape.split("x")[:-1]] for shape in re.findall(r"tensor<([^>]+)>", line)
-    )
-    contracted = re.search(r"contracting_dims = \[([\d, ]+)\]", line)[1]
-    inner = np.prod([left[int(d)] for d in contracted.split(",")])
-    return 2 * int(np.prod(out)) * int(inner)
 
 
 @pytest.mark.parametrize(

@@ -147,13 +147,22 @@ class TimeAttention(Attention):
         mask: jax.Array,
         angles: tuple[jax.Array, jax.Array],
         key: jax.Array | None,
+        used: int,
     ) -> jax.Array:
-        """Return the sublayer's update of `h` (P, S, T, D); `mask` (P, S, T) hides tokens."""
+        """Return the sublayer's update (P, S, used, D) of the last `used` tokens of `h`.
+
+        Args:
+          h: hidden states (P, S, T, D).
+          mask: (P, S, T), False hides a token.
+          angles: of `rotary_angles`.
+          key: dropout key.
+          used: tokens at the end that ask; all answer.
+        """
         P, S, T, D = h.shape
         attention_key, output_key = split(key, 2)
         x = self.norm(h).reshape(P * S, T, D)
         y = attend(
-            rotate(self.heads(self.q(x)), *angles),
+            rotate(self.heads(self.q(x[:, T - used :])), *(table[T - used :] for table in angles)),
             rotate(self.heads(self.k(x)), *angles),
             self.heads(self.v(x)),
             mask.reshape(P * S, 1, 1, T),
@@ -161,7 +170,7 @@ class TimeAttention(Attention):
             dropout_rate=self.dropout_rate,
             key=attention_key,
         )
-        y = self.o(y.reshape(P, S, T, -1))
+        y = self.o(y.reshape(P, S, used, -1))
         return dropout(y, self.dropout_rate, output_key)
 
 
@@ -233,10 +242,14 @@ class Block(nnx.Module):
         group_mask: jax.Array | None,
         angles: tuple[jax.Array, jax.Array],
         key: jax.Array | None,
+        used: int | None = None,
     ) -> jax.Array:
-        """Map hidden states (P, S, T, D) to hidden states."""
+        """Map hidden states (P, S, T, D) to those of the last `used` tokens, None = of all."""
         time_key, group_key, feed_forward_key = split(key, 3)
-        h = h + self.time_attention(h, time_mask, angles, time_key)
+        skipped = 0 if used is None else h.shape[2] - used
+        update = self.time_attention(h, time_mask, angles, time_key, h.shape[2] - skipped)
+        h = h[:, :, skipped:] + update
+        group_mask = None if group_mask is None else group_mask[:, skipped:]
         h = h + self.group_attention(h, group_mask, group_key)
         return h + self.feed_forward(h, feed_forward_key)
 
@@ -310,9 +323,12 @@ class Model(nnx.Module):
         """
         encode_key, output_key = split(key, 2)
         h, loc_scale = self.encode(
-            context, future, group, patches, output_patches=output_patches, key=encode_key
+            *(context, future, group, patches),
+            output_patches=output_patches,
+            key=encode_key,
+            used=output_patches,
         )
-        y = self.output_patch_embedding(h[:, :, -output_patches:], output_key)
+        y = self.output_patch_embedding(h, output_key)
         levels = len(self.config.quantiles)
         y = y.reshape(*y.shape[:3], levels, self.config.patch_size)
         y = y.swapaxes(2, 3).reshape(*y.shape[:2], levels, -1)
@@ -327,11 +343,14 @@ class Model(nnx.Module):
         *,
         output_patches: int,
         key: jax.Array | None = None,
+        used: int | None = None,
     ) -> tuple[jax.Array, LocScale]:
         """Return the final hidden states (P, S, T, D) and (loc, scale); arguments of `__call__`.
 
         The tokens are the context patches, oldest first, the REG token if there is one, and the
         output patches. States at patches without an observation are finite but meaningless.
+        With `used`, only the states of that many last tokens (P, S, used, D): the last block then
+        spares what no later one reads.
         """
         h, observed, loc_scale = self.embed_tokens(
             context, future, patches, output_patches=output_patches
@@ -343,7 +362,7 @@ class Model(nnx.Module):
             group_mask = same & observed.swapaxes(1, 2)[:, :, None, :]
         angles = rotary_angles(h.shape[2], self.config.d_kv, self.config.rope_theta)
         h = dropout(h, self.config.dropout_rate, embed_key)
-        h = self.run_blocks(h, observed, group_mask, angles, blocks_key)
+        h = self.run_blocks(h, observed, group_mask, angles, blocks_key, used)
         return dropout(self.final_norm(h), self.config.dropout_rate, final_key), loc_scale
 
     def embed_tokens(
@@ -406,15 +425,17 @@ class Model(nnx.Module):
         group_mask: jax.Array | None,
         angles: tuple[jax.Array, jax.Array],
         key: jax.Array | None,
+        used: int | None,
     ) -> jax.Array:
-        """Run the encoder blocks over `h` (P, S, T, D)."""
+        """Run the encoder blocks over `h` (P, S, T, D), the last one for `used` last tokens."""
         config = self.config
         keys = None if key is None else jax.random.split(key, config.num_layers)
 
-        def call(block, h, key):
-            return block(h, time_mask, group_mask, angles, key), None
+        def call(block, h, key, used=None):
+            return block(h, time_mask, group_mask, angles, key, used), None
 
-        return stack.run(self.blocks, call, h, keys, remat=config.remat)[0]
+        last = functools.partial(call, used=used)
+        return stack.run(self.blocks, call, h, keys, remat=config.remat, last=last)[0]
 
     def normalise(self, x: jax.Array, loc_scale: LocScale) -> jax.Array:
         """Bring values (P, S, L) into normalised space; missing ones become NaN."""
@@ -453,9 +474,10 @@ LORA = ((r"(time|group)_attention/[qkvo]$", True), (r"output_patch_embedding/out
 def flops(config: Config, rows: int, context: int, horizon: int) -> float:
     """Matmul FLOPs of one forward pass over `rows` series; training costs three times that.
 
-    Counts every projection and the time attention. The attention inside groups adds
-    4 · slots · heads · d_kv a token and layer, which is left out; a batch in which every series is
-    alone also skips the queries and keys of group attention, which are counted.
+    Counts every projection and the time attention, in the last block what output patches need. The
+    attention inside groups adds 4 · slots · heads · d_kv a token and layer, which is left out; a
+    batch in which every series is alone also skips the queries and keys of group attention, which
+    are counted.
 
     Args:
       config: the model.
@@ -472,7 +494,10 @@ def flops(config: Config, rows: int, context: int, horizon: int) -> float:
     def residual_block(inputs: int, outputs: int) -> int:
         return inputs * F + F * outputs + inputs * outputs
 
-    per_token = config.num_layers * (8 * D * inner + 2 * D * F + 2 * tokens * inner)
+    everything = 8 * D * inner + 2 * D * F + 2 * tokens * inner
+    keys_and_values = 2 * D * inner
+    blocks = (config.num_layers - 1) * tokens * everything
+    blocks += tokens * keys_and_values + output * (everything - keys_and_values)
     embed = (used + output) * residual_block(3 * patch, D)
     head = output * residual_block(D, len(config.quantiles) * patch)
-    return 2.0 * rows * (tokens * per_token + embed + head)
+    return 2.0 * rows * (blocks + embed + head)

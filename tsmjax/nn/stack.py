@@ -50,6 +50,7 @@ def run(
     inputs: Any = None,
     *,
     remat: str = "none",
+    last: Callable[[nnx.Module, Any, Any], tuple[Any, Any]] | None = None,
 ) -> tuple[Any, Any]:
     """Thread `carry` through all blocks.
 
@@ -59,6 +60,8 @@ def run(
       carry: what goes into the first block, and comes out of the last.
       inputs: tree of arrays with a leading layer axis; None for none.
       remat: what the backward pass recomputes: "none", all but the matmuls ("dots"), or "full".
+      last: takes the place of `call` in the last block, where the carry may change its shape, and
+        has no output; then the outputs lack that layer.
 
     Returns:
       The last carry, and the outputs with a leading layer axis.
@@ -73,13 +76,22 @@ def run(
         outputs = []
         for index, block in enumerate(blocks):
             given = jax.tree.map(lambda x, i=index: x[i], inputs)
-            carry, output = checkpointed(functools.partial(call, block), True)(carry, given)
-            outputs.append(output)
-        return carry, jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+            if last is not None and index == len(blocks) - 1:
+                carry, _ = checkpointed(functools.partial(last, block), True)(carry, given)
+            else:
+                carry, output = checkpointed(functools.partial(call, block), True)(carry, given)
+                outputs.append(output)
+        return carry, jax.tree.map(lambda *x: jnp.stack(x), *outputs) if outputs else None
     graph, params, _ = functional.split(blocks)
 
-    def body(carry: Any, layer: Any) -> tuple[Any, Any]:
+    def body(carry: Any, layer: Any, call: Callable = call) -> tuple[Any, Any]:
         params, given = layer
         return call(functional.merge(graph, params, {}), carry, given)
 
-    return jax.lax.scan(checkpointed(body, False), carry, (params, inputs))
+    layers = (params, inputs)
+    if last is None:
+        return jax.lax.scan(checkpointed(body, False), carry, layers)
+    before, final = (jax.tree.map(lambda x, i=i: x[i], layers) for i in (slice(-1), -1))
+    carry, outputs = jax.lax.scan(checkpointed(body, False), carry, before)
+    carry, _ = checkpointed(functools.partial(body, call=last), True)(carry, final)
+    return carry, outputs
