@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dot_flops import dot_flops
+from flax import nnx
 from safetensors.numpy import save_file
 
 from tsmjax import weights
@@ -21,6 +23,7 @@ from tsmjax.weights import llama as table
 
 TOKENS = golden.tokens()
 NONE = jnp.array([-1])  # no token ends a text
+TINY = {**llama.PRESETS["tiny"], "vocab_size": 40, "num_layers": 3}
 
 
 def read(name, folder):
@@ -166,6 +169,35 @@ def test_packed_texts_equal_texts_of_their_own(model):
     for row, (start, length) in enumerate(zip([0, 7], lengths, strict=True)):
         alone = model.hidden(TOKENS[None, row], np.arange(20)[None], np.zeros((1, 20), int))
         np.testing.assert_allclose(h[0, start : start + length], alone[0, :length], atol=1e-5)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_last_block_computes_the_wanted_states_alone(scan_layers):
+    config = llama.Config(**TINY, scan_layers=scan_layers)
+    model = llama.Model(config, rngs=nnx.Rngs(0))
+    x = model.embed(jnp.asarray(np.random.default_rng(0).integers(0, 40, (2, 12))))
+    segments = np.array([[0] * 5 + [1] * 7, [0] * 9 + [-1] * 3])
+    positions = np.array([[*range(5), *range(7)], [*range(9), 0, 0, 0]])
+    places = np.array([[4, 11], [2, 8]])
+    whole = model.hidden(x, positions, segments)
+    some = model.hidden(x, positions, segments, places)
+    np.testing.assert_allclose(some, whole[[[0], [1]], places], atol=2e-6)
+    plain = model.hidden(x, places=places)
+    np.testing.assert_allclose(plain, model.hidden(x)[[[0], [1]], places], atol=2e-6)
+
+
+def test_flops_count_the_matmuls():
+    config = llama.Config(**TINY, scan_layers=False)
+    graph, params, _ = abstract(lambda rngs: llama.Model(config, rngs=rngs))
+    x, places = np.zeros((3, 12, config.d_model), np.float32), np.zeros((3, 2), int)
+
+    def forward(params):
+        model = merge(graph, params, {})
+        return model.logits(model.hidden(x, places=places))
+
+    lines = jax.jit(forward).lower(params).as_text().splitlines()
+    products = sum(dot_flops(line) for line in lines if "stablehlo.dot_general" in line)
+    assert llama.flops(config, 3, 12, 2) == products
 
 
 def test_prompts_of_several_lengths_continue_as_they_do_alone(model):

@@ -282,7 +282,8 @@ class Task(BaseTask):
     def flops(self, batch: Batch) -> float:
         """Count the matmuls of one forward pass, without the logits."""
         packs, length = batch["tokens"].shape
-        return sensorllm.flops(self.config.model, packs, length, encode=True)
+        states = batch["places"].shape[1]
+        return sensorllm.flops(self.config.model, packs, length, states, encode=True)
 
     def tokens(self, batch: Batch) -> float:
         """Count the language model's tokens, padding included."""
@@ -319,8 +320,7 @@ class Task(BaseTask):
         # A patch may reach beyond the end of a series, where states mean nothing.
         features = jnp.where(batch["series_mask"][..., None], features, 0)
         x = model.embed(batch["tokens"], batch["ts_index"], features)
-        h = model.llm.hidden(x, batch["positions"], batch["segments"])
-        before = jnp.take_along_axis(h, batch["places"][..., None], axis=1)
+        before = model.llm.hidden(x, batch["positions"], batch["segments"], batch["places"])
         return model.llm.logits(before)
 
 

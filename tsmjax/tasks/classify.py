@@ -220,12 +220,11 @@ class Task(BaseTask):
         if model.config.model_type == "classification":
             losses = cross_entropy(model.classify(x, batch["lengths"]), batch["label"])
             return {"cross_entropy": self._total(weight, losses)}
-        h = model.llm.hidden(x)
         offsets = jnp.arange(max(map(len, self._answers)))
         places = jnp.minimum(batch["asked"][:, None] + offsets, x.shape[1] - 1)
         answered = places < batch["lengths"][:, None]
         tokens = jnp.take_along_axis(batch["tokens"], places, axis=1)
-        before = jnp.take_along_axis(h, (places - 1)[..., None], axis=1)
+        before = model.llm.hidden(x, places=places - 1)
         losses = cross_entropy(model.llm.logits(before), jnp.where(answered, tokens, -1))
         return {"cross_entropy": self._total(weight[:, None] * answered, losses)}
 
@@ -245,7 +244,9 @@ class Task(BaseTask):
     def flops(self, batch: Batch) -> float:
         """Count the matmuls of one forward pass."""
         rows, length = batch["tokens"].shape
-        return sensorllm.flops(self.config.model, rows, length, encode="features" not in batch)
+        model = self.config.model
+        states = 1 if model.model_type == "classification" else max(map(len, self._answers))
+        return sensorllm.flops(model, rows, length, states, encode="features" not in batch)
 
     def tokens(self, batch: Batch) -> float:
         """Count the language model's tokens, padding included."""

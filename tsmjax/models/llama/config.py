@@ -146,19 +146,23 @@ SHARDING = (
 LORA = ((r"attention/[qkvo]$", True),)
 
 
-def flops(config: Config, rows: int, length: int, logits: int | None = None) -> float:
+def flops(
+    config: Config, rows: int, length: int, states: int | None = None, *, logits: bool = True
+) -> float:
     """Matmul FLOPs of one forward pass, attention as if it were not causal.
 
     Args:
       config: the model.
       rows: sequences.
       length: tokens of each.
-      logits: positions of each for which logits are computed; None for all.
+      states: tokens of each whose states are wanted; None for all.
+      logits: whether these states become logits.
     """
     D, inner = config.d_model, config.num_heads * config.d_kv
     shared = config.num_kv_heads * config.d_kv
-    per_token = config.num_layers * (
-        2 * D * inner + 2 * D * shared + 3 * D * config.d_ff + 2 * length * inner
-    )
-    head = (length if logits is None else logits) * D * config.vocab_size
-    return 2.0 * rows * (length * per_token + head)
+    keys_and_values = 2 * D * shared
+    rest = 2 * D * inner + 3 * D * config.d_ff + 2 * length * inner
+    asking = length if states is None else states
+    tokens = (config.num_layers - 1) * length + asking
+    blocks = config.num_layers * length * keys_and_values + tokens * rest
+    return 2.0 * rows * (blocks + logits * asking * D * config.vocab_size)

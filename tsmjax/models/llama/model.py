@@ -32,6 +32,23 @@ class Cache(NamedTuple):
     v: jax.Array
 
 
+class Asking(NamedTuple):
+    """The tokens whose states are wanted.
+
+    Attributes:
+      places: (B, U) int, where they are among the tokens.
+      angles: cos and sin of their positions, each (B, U, features).
+    """
+
+    places: jax.Array
+    angles: tuple[jax.Array, jax.Array]
+
+
+def pick(x: jax.Array, places: jax.Array) -> jax.Array:
+    """Take the rows (B, U, D) of `x` (B, L, D) at `places` (B, U)."""
+    return jnp.take_along_axis(x, places[..., None], axis=1)
+
+
 class Attention(nnx.Module):
     """Pre-norm causal self-attention whose key and value heads serve several query heads each."""
 
@@ -52,6 +69,7 @@ class Attention(nnx.Module):
         mask: jax.Array | None,
         past: tuple[jax.Array, jax.Array] | None = None,
         start: jax.Array | int = 0,
+        asking: Asking | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """Return the sublayer's update of `h` (B, L, D), and what is to be cached.
 
@@ -62,17 +80,22 @@ class Attention(nnx.Module):
             L, S), True where a token sees a slot.
           past: keys and values (B, S, key heads, features) of a cache.
           start: slot of the first token of `h`.
+          asking: the tokens whose update (B, U, D) is wanted, with a `mask` (B, 1, U, L) that also
+            hides the future from them; None for all.
         """
         x = self.norm(h)
-        q, k, v = (self._heads(one(x)) for one in (self.q, self.k, self.v))
-        q, k = rotate(q, *angles), rotate(k, *angles)
+        k, v = rotate(self._heads(self.k(x)), *angles), self._heads(self.v(x))
+        if asking is not None:
+            x, angles = pick(x, asking.places), asking.angles
+        q = rotate(self._heads(self.q(x)), *angles)
         if past is not None:
             k, v = past = tuple(
                 jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
                 for old, new in zip(past, (k, v), strict=True)
             )
-        y = attend(q, k, v, mask, scale=self.d_kv**-0.5, causal=past is None)
-        return self.o(y.reshape(*h.shape[:2], -1)), past
+        causal = past is None and asking is None
+        y = attend(q, k, v, mask, scale=self.d_kv**-0.5, causal=causal)
+        return self.o(y.reshape(*y.shape[:2], -1)), past
 
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], -1, self.d_kv)
@@ -111,10 +134,11 @@ class Block(nnx.Module):
         mask: jax.Array | None,
         past: tuple[jax.Array, jax.Array] | None = None,
         start: jax.Array | int = 0,
+        asking: Asking | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """Map hidden states (B, L, D) to hidden states; arguments of `Attention`."""
-        update, past = self.attention(h, angles, mask, past, start)
-        h = h + update
+        update, past = self.attention(h, angles, mask, past, start, asking)
+        h = (h if asking is None else pick(h, asking.places)) + update
         return h + self.feed_forward(h), past
 
 
@@ -148,6 +172,7 @@ class Model(nnx.Module):
         x: jax.Array,
         positions: jax.Array | None = None,
         segments: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> jax.Array:
         """Map vectors (B, L, D), embedded tokens or others, to states after the final norm.
 
@@ -156,9 +181,11 @@ class Model(nnx.Module):
           positions: (B, L) int; None counts from 0.
           segments: (B, L) int, the text that a token belongs to when a row packs several: a token
             sees its own text alone. None for one text a row.
+          places: (B, U) int, the tokens whose states are wanted, so that the last block computes
+            no others; None for all.
 
         Returns:
-          (B, L, D).
+          (B, L, D), or (B, U, D).
         """
         positions = jnp.arange(x.shape[1]) if positions is None else positions
         angles = angles_at(positions, self.config.frequencies())
@@ -169,8 +196,28 @@ class Model(nnx.Module):
         def call(block: Block, h: jax.Array, _: None) -> tuple[jax.Array, None]:
             return block(h, angles, mask)[0], None
 
-        h, _ = stack.run(self.blocks, call, x, remat=self.config.remat)
+        last = None
+        if places is not None:
+            asking, seen = self._asking(places, positions, segments)
+
+            def last(block: Block, h: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return block(h, angles, seen, asking=asking)[0], None
+
+        h, _ = stack.run(self.blocks, call, x, remat=self.config.remat, last=last)
         return self.final_norm(h)
+
+    def _asking(
+        self, places: jax.Array, positions: jax.Array, segments: jax.Array | None
+    ) -> tuple[Asking, jax.Array]:
+        """Describe the tokens at `places` (B, U), and what they see (B, 1, U, L)."""
+        length = positions.shape[-1]
+        positions = jnp.broadcast_to(positions, (len(places), length))
+        at = jnp.take_along_axis(positions, places, axis=1)
+        seen = jnp.arange(length) <= places[..., None]
+        if segments is not None:
+            own = jnp.take_along_axis(segments, places, axis=1)
+            seen &= own[..., None] == segments[:, None, :]
+        return Asking(places, angles_at(at, self.config.frequencies())), seen[:, None]
 
     def logits(self, h: jax.Array) -> jax.Array:
         """Map final states (…, D) to logits (…, V) fp32."""

@@ -138,20 +138,21 @@ SHARDING = (
 LORA = ((r"llm/blocks/.*attention/[qkvo]$", True),)
 
 
-def flops(config: Config, rows: int, length: int, *, encode: bool) -> float:
-    """Matmul FLOPs of one forward pass.
+def flops(config: Config, rows: int, length: int, states: int, *, encode: bool) -> float:
+    """Matmul FLOPs of one forward pass, without those of logits.
 
     Args:
       config: the model.
       rows: windows.
       length: tokens of a prompt.
+      states: of those, tokens whose last states are read.
       encode: whether the encoder runs too.
     """
     vectors = rows * len(config.channels) * config.vectors(config.window)
     projection = sum(a * b for a, b in itertools.pairwise(config.proj_widths))
     series = rows * len(config.channels) if encode else 0
     return (
-        llama.flops(config.llm, rows, length, logits=0)
+        llama.flops(config.llm, rows, length, states, logits=False)
         + 2.0 * vectors * projection
         + chronos_t5.flops(config.encoder, series, config.tokens_per_channel)
     )

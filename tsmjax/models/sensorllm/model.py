@@ -120,6 +120,5 @@ class Model(nnx.Module):
 
     def classify(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
         """Map prompts (B, L, D), padded on the right to `lengths` (B,), to logits (B, K) fp32."""
-        h = self.llm.hidden(x)
-        pooled = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        pooled = self.llm.hidden(x, places=(lengths - 1)[:, None])[:, 0]
         return self.head(pooled).astype(jnp.float32)
