@@ -45,7 +45,7 @@ class Set(NamedTuple):
       patch: states of the encoder that make a vector.
       batch: windows of a step.
       steps: of a stage-2 training: of all parts, and beside frozen backbones.
-      align: steps of stage 1.
+      align: of a stage-1 training, likewise.
       metric: score of the validation part that chooses a checkpoint, and which end of it is best.
       bar: what the best row should reach: (score, value).
     """
@@ -56,7 +56,7 @@ class Set(NamedTuple):
     patch: int
     batch: int
     steps: tuple[int, int]
-    align: int
+    align: tuple[int, int]
     metric: tuple[str, str]
     bar: tuple[str, float] | None
 
@@ -64,15 +64,15 @@ class Set(NamedTuple):
 SETS = {
     # Its eight validation cases are soon all right: only their loss goes on telling.
     "basic_motions": Set(
-        *("ts", ".", ("--validation-share", "0.2"), 8, 16, (60, 100), 60),
+        *("ts", ".", ("--validation-share", "0.2"), 8, 16, (60, 100), (60, 240)),
         *(("log_loss", "min"), ("accuracy", 0.95)),
     ),
     "uci_har": Set(
-        *("ucihar", "uci_har_subset", (), 8, 32, (1500, 600), 300),
+        *("ucihar", "uci_har_subset", (), 8, 32, (1500, 600), (300, 300)),
         *(("f1_macro", "max"), ("accuracy", 0.90)),
     ),
     "wisdm": Set(
-        *("wisdm", "wisdm51_watch", (), 10, 32, (1500, 600), 300),
+        *("wisdm", "wisdm51_watch", (), 10, 32, (1500, 600), (300, 300)),
         *(("f1_macro", "max"), None),
     ),
 }
@@ -203,7 +203,7 @@ class Benchmark:
         steps = {"stage 2": self._steps(self.set.steps[row.real])}
         start = ""
         if row.aligned:
-            steps = {"stage 1": self._steps(self.set.align), **steps}
+            steps = {"stage 1": self._steps(self.set.align[row.real]), **steps}
             start = str(self.workdir / f"stage1_{'real' if row.real else 'trained'}")
             self._trained(self._config(row, 1, steps["stage 1"], ""), start)
             start += "@final"
