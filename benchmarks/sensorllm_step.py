@@ -62,8 +62,8 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Return seconds of a step of each side, their ratios and the losses of the first step."""
     config = _config(options)
-    batch = _batch(config, options)
-    ours = _Ours(config, batch)
+    batch = random_batch(config, options.batch, options.text)
+    ours = Ours(config, batch)
     steps: dict[str, Step] = {
         "cached": ours.step(cached=True),
         "uncached": ours.step(cached=False),
@@ -115,31 +115,31 @@ def _config(options: argparse.Namespace) -> Config:
     )
 
 
-def _batch(config: Config, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Random windows: tokens of channels and text, all of one length."""
-    rng, model, rows = np.random.default_rng(0), config.model, options.batch
+def random_batch(config: Config, rows: int, text: int) -> dict[str, np.ndarray]:
+    """Random windows: tokens of channels and `text` tokens behind them, all of one length."""
+    rng, model = np.random.default_rng(0), config.model
     count, states = len(model.channels), model.tokens_per_channel
     tokens, index = [1], [-1]
     for channel in range(count):
         tokens += [model.marker(channel, False), *[0] * states, model.marker(channel, True)]
         index += [-1, *range(channel * states, (channel + 1) * states), -1]
-    text = rng.integers(3, 512, (rows, options.text))
+    words = rng.integers(3, 512, (rows, text))
     return {
-        "tokens": np.concatenate([np.tile(tokens, (rows, 1)), text], axis=1).astype(np.int32),
-        "ts_index": np.tile([*index, *[-1] * options.text], (rows, 1)).astype(np.int32),
-        "lengths": np.full(rows, len(tokens) + options.text, np.int32),
-        "label": rng.integers(0, len(LABELS), rows).astype(np.int32),
+        "tokens": np.concatenate([np.tile(tokens, (rows, 1)), words], axis=1).astype(np.int32),
+        "ts_index": np.tile([*index, *[-1] * text], (rows, 1)).astype(np.int32),
+        "lengths": np.full(rows, len(tokens) + text, np.int32),
+        "label": rng.integers(0, len(model.labels), rows).astype(np.int32),
         "series": rng.integers(1500, 2600, (rows, count, states)).astype(np.int32),
         "series_mask": np.ones((rows, count, states), bool),
     }
 
 
-class _Ours:
+class Ours:
     """The step of the trainer."""
 
     def __init__(self, config: Config, batch: dict[str, np.ndarray]):
         self.task, self.batch = config.build_task(), batch
-        self.task.class_weights = np.arange(1.0, 1 + len(LABELS), dtype=np.float32)
+        self.task.class_weights = np.arange(1.0, 1 + len(config.model.labels), dtype=np.float32)
         self.mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
         self.plan = state.blueprint(self.task, config.optim)
         init, abstract, _ = state.create(self.task, self.plan, config.optim, self.mesh, 0)
@@ -154,12 +154,22 @@ class _Ours:
         model = self.plan.assemble(self.state["params"], {"model": {}}, self.frozen).model
         return jax.tree.map(np.asarray, functional.split(model)[1])
 
+    def features(self) -> jax.Array:
+        """States of the encoder for all windows of the batch."""
+
+        @jax.jit
+        def encode(params: functional.Tree, frozen: functional.Tree, *series: Any) -> jax.Array:
+            return self.plan.assemble(params, {"model": {}}, frozen).model.encode(*series)
+
+        given = (self.batch["series"], self.batch["series_mask"])
+        return encode(self.state["params"], self.frozen, *given)
+
     def step(self, cached: bool) -> Step:
         """Return a step that starts where the one before it ended."""
         batch = dict(self.batch)
         if cached:
-            model = self.plan.assemble(self.state["params"], {"model": {}}, self.frozen).model
-            batch["features"] = jax.jit(model.encode)(batch.pop("series"), batch.pop("series_mask"))
+            del batch["series"], batch["series_mask"]
+            batch["features"] = self.features()
         placed = sharding.put_batch(jax.tree.map(np.asarray, batch), self.mesh)
         # Each step has a state of its own: it is given away to the next one.
         key, current = jax.random.key(1), [jax.tree.map(jax.numpy.copy, self.state)]
@@ -171,7 +181,7 @@ class _Ours:
         return one
 
 
-def _theirs(config: Config, ours: _Ours, batch: dict[str, np.ndarray]) -> Step:
+def _theirs(config: Config, ours: Ours, batch: dict[str, np.ndarray]) -> Step:
     """Return a step of PyTorch from the same weights."""
     import torch
     from transformers import LlamaConfig, LlamaModel, T5Config, T5EncoderModel
@@ -227,7 +237,7 @@ def _theirs(config: Config, ours: _Ours, batch: dict[str, np.ndarray]) -> Step:
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*projection.parameters(), markers, head], 1.0)
         optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
     return one
 
