@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -112,13 +111,18 @@ def test_the_published_table_is_that_of_the_published_files():
     assert between.count("\n") > 10
 
 
-def test_forecasts_of_both_sides_are_compared_on_the_same_series():
+def test_forecasts_of_both_sides_are_compared_on_the_same_series(monkeypatch):
     seen = {"ours": [], "reference": []}
+    now = [0.0]
+    clock = argparse.Namespace(
+        **dict.fromkeys(("perf_counter", "process_time", "monotonic"), lambda: now[0])
+    )
+    monkeypatch.setattr(chronos2_inference, "time", clock)
 
     def side(name, shift, seconds):
         def call(series, horizon):
             seen[name].append(series)
-            time.sleep(seconds)
+            now[0] += seconds if len(seen[name]) > 1 else 9.0  # compiling
             ends = series[:, -1:, None] + np.arange(horizon, dtype=np.float32)[None, :, None]
             return np.repeat(ends, 9, axis=2) + shift
 
@@ -129,10 +133,15 @@ def test_forecasts_of_both_sides_are_compared_on_the_same_series():
     found = chronos2_inference.compare(calls, 4, 32, 8, options)
     assert [len(one) for one in seen.values()] == [3, 3] and found["calls"] == 2
     assert all(np.array_equal(seen["ours"][0], x) for one in seen.values() for x in one)
-    assert 1.5 < found["ratio"] < 3.5
+    assert found["ratio"] == found["cpu_ratio"] == 3.0
+    assert (found["ours_ms"], found["reference_series_per_second"]) == (10.0, 133.3)
+    assert found["ours_first_call_seconds"] == 9.0
     expected = 0.5 / calls["reference"](seen["ours"][0], 8).std()
     assert found["difference"] == pytest.approx(expected, rel=1e-4)
     chronos2_inference.table([found])
+    options = argparse.Namespace(repeats=2, seconds=0.39)  # quick cases go on for as long
+    seen["ours"].clear(), seen["reference"].clear()
+    assert chronos2_inference.compare(calls, 4, 32, 8, options)["calls"] == 10
 
 
 def test_sides_take_turns_and_their_first_times_do_not_count():
@@ -161,7 +170,7 @@ def test_a_process_is_timed_without_the_callers_caches(tmp_path, monkeypatch):
         "pathlib.Path('seen').write_text(json.dumps(dict(os.environ)))"
     )
     wall, cpu = startup.timed([sys.executable, "-c", code], tmp_path, {"MORE": "1"})
-    assert wall >= 0.2 and 0 < cpu
+    assert wall >= 0.2 and cpu > 0
     seen = json.loads((tmp_path / "seen").read_text())
     assert seen["MORE"] == "1" and seen["TSMJAX_CACHE"] == str(tmp_path / "tsmjax")
     assert not {"JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"} & set(seen)
