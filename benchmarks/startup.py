@@ -35,6 +35,7 @@ import pandas as pd
 
 from tsmjax.monitor.callbacks import Callback
 
+ROOT = Path(__file__).parents[1]
 LEVELS = [f"0.{n}" for n in range(1, 10)]
 REFERENCE = """\
 import sys
@@ -111,7 +112,8 @@ def predict(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "import sys, pathlib; from benchmarks.chronos2_evaluation import random_weights; "
         "random_weights(sys.argv[1], pathlib.Path(sys.argv[2]))"
     )
-    subprocess.run([sys.executable, "-c", code, options.size, str(model)], check=True)
+    command = [sys.executable, "-c", code, options.size, str(model)]
+    subprocess.run(command, check=True, cwd=ROOT)
     table(options.series, options.length).to_csv(folder / "in.csv", index=False)
     (folder / "reference.py").write_text(REFERENCE)
     files = {side: str(folder / f"{side}.csv") for side in IMPORTS}
@@ -215,9 +217,6 @@ def beside(sides: Mapping[str, Callable[[], Seconds]], repeats: int) -> dict[str
         first, second = (found[side][kind] for side in sides)
         found[name] = round(first / second, 3)
     return found
-
-
-ROOT = Path(__file__).parents[1]
 
 
 def timed(command: list[str], folder: Path, more: Mapping[str, str] | None = None) -> Seconds:
