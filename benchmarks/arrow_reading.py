@@ -1,14 +1,14 @@
 """How fast windows are read from Arrow folders, and how fast a folder of millions of series opens.
 
     python -m benchmarks.arrow_reading
-    python -m benchmarks.arrow_reading --long 20000 --many 200000 --folder /data/scratch
+    python -m benchmarks.arrow_reading --long 20000 --many 1000 200000 --folder /data/scratch
 
 The first folder holds long series. Measured are windows of --context steps in whole batches, as the
 device gets them: of one thread, of the training pipeline, and of the pipeline once through a folder
-that the operating system was told to drop from its page cache. The second folder holds many short
-series. It is opened by fresh processes, of which the first builds the index; their anonymous memory
-is RssAnon of /proc/self/status. On a machine that others use too, windows a second of CPU time say
-more than windows a second. The last line printed is JSON; ``--json FILE`` writes it too.
+that the operating system was told to drop from its page cache. The other folders hold many short
+series. Each is opened by fresh processes, of which the first builds the index; their anonymous
+memory is RssAnon of /proc/self/status. On a machine that others use too, windows a second of CPU
+time say more than windows a second. The last line printed is JSON; ``--json FILE`` writes it too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=2048, help="steps of a window")
     parser.add_argument("--batch", type=int, default=1024, help="windows of a batch")
     parser.add_argument("--batches", type=int, default=50, help="batches of a measurement")
-    parser.add_argument("--many", type=int, default=5_000_000, help="short series")
+    parser.add_argument(
+        "--many", type=int, nargs="+", default=[5_000_000], help="short series of each folder"
+    )
     parser.add_argument("--short", type=int, default=32, help="steps of a short series")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to write (a temporary folder)")
@@ -69,7 +72,7 @@ def main() -> None:
                 if name not in ("json", "folder", "cold", "reopen")
             },
             "windows": windows(options, folder / "long"),
-            "series": many(options, folder / "many"),
+            "series": [many(options, count, folder / f"many_{count}") for count in options.many],
             "load_after": round(os.getloadavg()[0], 1),
         }
     print(json.dumps(result))
@@ -173,11 +176,12 @@ def disk_read() -> int:
     return int(fields["read_bytes"])
 
 
-def many(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Open a folder of many short series for the first time, and again in fresh processes."""
-    write(folder, options.many, options.short)
+def many(options: argparse.Namespace, count: int, folder: Path) -> dict[str, Any]:
+    """Open a folder of `count` short series for the first time, and again in fresh processes."""
+    write(folder, count, options.short)
     command = [sys.executable, "-m", "benchmarks.arrow_reading", f"--reopen={folder}"]
     runs = [json.loads(subprocess.check_output(command)) for _ in range(1 + options.repeats)]
+    shutil.rmtree(folder)
     return {"first_open": runs[0], "reopen": min(runs[1:], key=lambda run: run["open_seconds"])}
 
 

@@ -26,7 +26,9 @@ import numpy as np
 from tsmjax import allocator, checkpoint, optim, sharding, state, step, weights
 from tsmjax.config import resolve
 from tsmjax.models import chronos2
+from tsmjax.nn.functional import Tree
 from tsmjax.nn.stack import REMAT
+from tsmjax.tasks import Batch
 
 
 def main() -> None:
@@ -96,23 +98,7 @@ def time_ours(
     model: chronos2.Config, batch: dict[str, np.ndarray], options: argparse.Namespace
 ) -> tuple[float, float, float | None]:
     """Return (seconds a step, seconds of the first call, peak device memory in GB)."""
-    config = resolve(
-        {
-            "model": {"family": "chronos2", **dataclasses.asdict(model)},
-            "task": {"kind": "forecast"},
-            "optim": {"schedule": "constant", "precision": options.precision},
-            "mesh": {"replica": 1},
-        }
-    )
-    task = config.build_task()
-    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-    plan = state.blueprint(task, config.optim)
-    init, abstract, _ = state.create(task, plan, config.optim, mesh, 0)
-    current, frozen = init(jax.random.key(0))
-    schedule = optim.learning_rate(config.optim, 1000)
-    train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
-    placed = sharding.put_batch(batch, mesh)
-    key = jax.random.key(0)
+    train, current, frozen, placed, key = our_step(model, batch, options.precision)
 
     def run() -> None:
         nonlocal current
@@ -126,6 +112,27 @@ def time_ours(
     statistics_ = jax.devices()[0].memory_stats() or {}
     peak = statistics_.get("peak_bytes_in_use")
     return seconds, first, round(peak / 2**30, 2) if peak else None
+
+
+def our_step(
+    model: chronos2.Config, batch: dict[str, np.ndarray], precision: str
+) -> tuple[Any, Tree, Tree, Batch, jax.Array]:
+    """Return the trainer's step, jitted, and what it takes: state, frozen leaves, batch, key."""
+    config = resolve(
+        {
+            "model": {"family": "chronos2", **dataclasses.asdict(model)},
+            "task": {"kind": "forecast"},
+            "optim": {"schedule": "constant", "precision": precision},
+            "mesh": {"replica": 1},
+        }
+    )
+    task = config.build_task()
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    plan = state.blueprint(task, config.optim)
+    init, abstract, _ = state.create(task, plan, config.optim, mesh, 0)
+    schedule = optim.learning_rate(config.optim, 1000)
+    train = step.jit_train_step(task, plan, config.optim, schedule, mesh, abstract)
+    return train, *init(jax.random.key(0)), sharding.put_batch(batch, mesh), jax.random.key(0)
 
 
 def time_reference(

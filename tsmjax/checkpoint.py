@@ -25,16 +25,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
+from etils import epath, epy
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import preservation_policy as retention
 
 from tsmjax import distributed
 from tsmjax.config import Duration
 from tsmjax.errors import InputError
 from tsmjax.nn import int8, lora
 from tsmjax.nn.functional import Tree, flatten
+
+with epy.lazy_imports():  # not for those who only read the weights of a Hugging Face folder
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers
 
 log = logging.getLogger(__name__)
 # A save between evaluations has no score, which is how it should be.
@@ -472,6 +474,7 @@ def _manager(
 
     Alone, it restores without waiting for the other hosts, whose reading may fail.
     """
+    retention = checkpoint_managers.preservation_policy
     policy = retention.PreserveAll()
     if keep_latest is not None and keep_best is not None:
         best = retention.BestN(

@@ -19,6 +19,9 @@ To recognise activities, it has a row for each reading: the time (seconds, or da
 that the model was trained with, and perhaps who wore the sensor (--id-column) and what is known of
 the activity (--label-column). The output has a row for each window.
 
+Compiled programs are kept in the cache folder ($TSMJAX_CACHE, ~/.cache/tsmjax), so that the next
+forecast of the same size starts sooner.
+
 Exit codes: 0 done, 2 wrong input, anything else a fault.
 """
 
@@ -33,6 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tsmjax import quick_start
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError, closest, exit_code
 
@@ -325,4 +329,5 @@ def _numbers(column: pd.Series) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    quick_start.prepare()
     sys.exit(main(sys.argv[1:]))

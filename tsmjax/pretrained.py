@@ -18,13 +18,14 @@ from tsmjax.nn.functional import Tree, flatten, unflatten
 from tsmjax.tasks import Task
 
 
-def load(path: str, default: str = "best") -> Weights:
+def load(path: str, default: str = "best", digest: bool = True) -> Weights:
     """Load model weights to the host.
 
     Args:
       path: run folder (``@best``, ``@final``, ``@latest`` or ``@STEP`` may follow), a folder with
         ``config.json`` and safetensors files, or a hub id.
       default: checkpoint of a run folder when `path` names none.
+      digest: whether the source of files of weights holds their digest.
 
     Raises:
       InputError: when there is nothing to load at `path`.
@@ -32,7 +33,7 @@ def load(path: str, default: str = "best") -> Weights:
     folder = epath.Path(path.rsplit("@", 1)[0])
     if (folder / "checkpoints").exists():
         return checkpoint.load_weights(path, default)
-    found = weights.read(path, dtype=None)
+    found = weights.read(path, dtype=None, digest=digest)
     values = {
         "model": {"family": found.family, **found.config_values},
         "task": {"kind": weights.task(found.family)},
@@ -120,7 +121,7 @@ class Pretrained:
 
 def from_pretrained(path: str, default: str = "best") -> Pretrained:
     """Build the task and model that `path` describes and fill in its weights (float32)."""
-    loaded = load(path, default)
+    loaded = load(path, default, digest=False)  # which takes as long as reading
     resolved = config.resolve(loaded.config)
     task = resolved.build_task()
     graph, params, _ = functional.abstract(lambda rngs: task.build(rngs).model)

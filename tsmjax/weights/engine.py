@@ -36,7 +36,7 @@ class Imported:
       family: name of the model family.
       config_values: values of the family's `Config`.
       params: nested dict of NumPy arrays in the layout that the config asks for.
-      source: where they came from, with a digest of the weight files.
+      source: where they came from, with a digest of the weight files when it was asked for.
       artefacts: what the task stored beside the weights; empty for foreign folders.
       stats: nested dict of the statistics that the family's table knows of.
     """
@@ -55,6 +55,7 @@ def read(
     model_overrides: Mapping[str, Any] | None = None,
     base: str | Path | None = None,
     dtype: Any = np.float32,
+    digest: bool = True,
 ) -> Imported:
     """Read a Hugging Face folder, hub id or LoRA adapter folder.
 
@@ -65,11 +66,12 @@ def read(
       model_overrides: `Config` values that replace those of the folder.
       base: base model of an adapter; None takes the one that the adapter names.
       dtype: type of the arrays; None keeps the files' own, or float32 where an adapter is merged.
+      digest: whether the source holds a digest of the files.
 
     Raises:
       InputError: when the path, the config or a tensor does not fit.
     """
-    opened = _open(path, family, model_overrides, base)
+    opened = _open(path, family, model_overrides, base, digest)
     types: dict[str, np.dtype] = {}
     for name, slot in opened.plan.items():
         stored = opened.dtype(name)
@@ -269,6 +271,7 @@ def _open(
     family: str | None,
     model_overrides: Mapping[str, Any] | None,
     base: str | Path | None,
+    digest: bool = True,
 ) -> _Opened:
     """Open what `read` reads, and compare what the files hold with what the model needs."""
     folder = hub.resolve(path)
@@ -287,7 +290,7 @@ def _open(
     if adapter is not None:
         adapter.check(shapes)
         files = [*files, folder / lora.WEIGHTS]
-    source = f"{path} (sha256 {folders.digest(files)})"
+    source = f"{path} (sha256 {folders.digest(files)})" if digest else str(path)
     artefacts = hf.get("tsmjax", {}).get("artefacts", {})
     return _Opened(
         *(family, values, parameters, statistics, slots, found, adapter, source, artefacts)
