@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ class Input:
     """An input of an exported function.
 
     Attributes:
-      shape: sizes of the axes; None for the batch, which comes first.
+      shape: sizes of the axes; None for the batch, which comes first and may be fixed.
       dtype: name of the NumPy type.
       meaning: what it holds, for the reader of the file.
     """
@@ -32,6 +33,11 @@ class Input:
     shape: tuple[int | None, ...]
     dtype: str
     meaning: str
+
+    @property
+    def axes(self) -> list[str]:
+        """The sizes, as users read them."""
+        return ["batch" if size is None else str(size) for size in self.shape]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Head:
       outputs: what each output holds, by name.
       facts: what users of the file must know: quantiles, labels, preprocessing (JSON values).
       sample: (generator, rows) → random inputs, with missing values where the model allows them.
+      labelled: part of the data set, "train" or "test" → (inputs of one row, class) of each example
+        that counts, those of "train" shuffled; None where there are no classes.
+      form: context in which the function is traced for export, where other runtimes want it in a
+        form that is not JAX's fastest.
     """
 
     family: str
@@ -57,6 +67,13 @@ class Head:
     outputs: dict[str, str]
     facts: dict[str, Any]
     sample: Callable[[np.random.Generator, int], Arrays]
+    labelled: Callable[[str], Iterator[tuple[Arrays, int]]] | None = None
+    form: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of a call, or None when it takes any number."""
+        return next(iter(self.inputs.values())).shape[0]
 
 
 def load(path: str, options: Mapping[str, Any]) -> Head:
@@ -94,16 +111,31 @@ def _foreign(family: str) -> Any:
 
 
 def of_model(
-    path: str,
+    path: str, prepare: Callable[[Any], Any] = lambda model: model
 ) -> tuple[pretrained.Pretrained, Callable[[Tree], Any], Tree]:
-    """Load a whole model: with its task, how to rebuild the module, and its weights."""
+    """Load a whole model, prepared: with its task, how to rebuild the module, and its weights."""
     loaded = pretrained.from_pretrained(path)
-    graph, params, stats = functional.split(loaded.model)
+    graph, params, stats = functional.split(prepare(loaded.model))
 
     def rebuild(weights: Tree) -> Any:
         return functional.merge(graph, weights["params"], weights.get("stats", {}))
 
     return loaded, rebuild, {"params": params, "stats": stats} if stats else {"params": params}
+
+
+def metadata(head: Head, source: str) -> dict[str, Any]:
+    """What users of a file are told: JSON values."""
+    inputs = {
+        name: {
+            "shape": ["batch" if size is None else size for size in given.shape],
+            "dtype": given.dtype,
+            "meaning": given.meaning,
+        }
+        for name, given in head.inputs.items()
+    }
+    parameters = sum(leaf.size for leaf in functional.flatten(head.weights).values())
+    facts = {"family": head.family, "part": head.part, "source": source, "parameters": parameters}
+    return {**facts, "inputs": inputs, "outputs": head.outputs, **head.facts}
 
 
 def size(name: str, value: int | None, default: int, least: int, most: int) -> int:

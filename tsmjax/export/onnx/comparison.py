@@ -89,8 +89,9 @@ def compare(
     weights = jax.tree.map(jax.numpy.asarray, head.weights)
     compiled = jax.jit(head.function)
     rng = np.random.default_rng(seed)
-    error, worst, times = 0.0, names[0], {rows: ([], []) for rows in ROWS}
-    todo = [(rows, head.sample(rng, rows)) for rows in np.resize(ROWS, batches).tolist()]
+    sizes = ROWS if head.rows is None else (head.rows,)
+    error, worst, times = 0.0, names[0], {rows: ([], []) for rows in sizes}
+    todo = [(rows, head.sample(rng, rows)) for rows in np.resize(sizes, batches).tolist()]
     if given is not None:
         todo.append((0, _cast(head, given)))
     with jax.default_matmul_precision("highest"):
@@ -175,8 +176,9 @@ def _cast(head: Head, given: Arrays) -> Arrays:
     cast = {}
     for name, wanted in head.inputs.items():
         array = np.asarray(given[name])
-        if array.ndim != len(wanted.shape) or array.shape[1:] != wanted.shape[1:]:
-            sizes = ", ".join("batch" if size is None else str(size) for size in wanted.shape)
+        fits = all(w in (None, s) for w, s in zip(wanted.shape, array.shape, strict=False))
+        if array.ndim != len(wanted.shape) or not fits:
+            sizes = ", ".join(wanted.axes)
             raise InputError(
                 f"The given {name} has the shape {array.shape}, but the model takes ({sizes})."
             )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tsmjax.errors import InputError
-from tsmjax.export.onnx.graph import Graph, Shape, Value, agreed, constant, onnx_type
+from tsmjax.export.onnx.graph import Graph, Shape, Value, agreed, constant, onnx_type, static
 
 Rule = Callable[[Graph, list[Value], Any, Mapping[str, Any]], Value | list[Value]]
 
@@ -39,9 +39,23 @@ COPIES = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_pre
 def apply(
     graph: Graph, op: str, given: list[Value], dtype: Any, shape: Shape | None = None
 ) -> Value:
-    """Add an operator that broadcasts; the result repeats where all operands do."""
+    """Add an operator that broadcasts; the result repeats where all operands do.
+
+    Behind the last axis that has entries there must be none: onnxruntime 1.32 broadcasts a number
+    to (…, 1) one entry at a time, forty times slower than to (…).
+    """
     held = agreed(*(value.held for value in given))
-    return graph.emit(op, given, held, dtype, shape)
+    if not static(held) or held[-1:] != (1,):
+        return graph.emit(op, given, held, dtype, shape)
+    kept = len(held)
+    while kept and held[kept - 1] == 1:
+        kept -= 1
+    ranks = [len(value.held) - len(held) + kept for value in given]
+    given = [
+        graph.reshape(value, value.held[: max(rank, 0)])
+        for value, rank in zip(given, ranks, strict=True)
+    ]
+    return graph.reshape(graph.emit(op, given, held[:kept], dtype), held, shape)
 
 
 def _same(op: str) -> Rule:
@@ -67,6 +81,18 @@ def _composed(compute: Callable[..., Value]) -> Rule:
         return compute(step, *given, **params)
 
     return rule
+
+
+def _add(graph: Graph, given: list[Value], aval: Any, params: Mapping[str, Any]) -> Value:
+    for value, other in (given, given[::-1]):
+        if other.known and (found := graph.with_bias(value, other)):
+            return found
+    return apply(graph, "Add", given, aval.dtype, aval.shape)
+
+
+def _hard_sigmoid(graph: Graph, given: list[Value], aval: Any, params: Mapping[str, Any]) -> Value:
+    (x,) = given
+    return graph.emit("HardSigmoid", [x], x.held, aval.dtype, x.shape, alpha=1 / 6, beta=0.5)
 
 
 def _max(graph: Graph, given: list[Value], aval: Any, params: Mapping[str, Any]) -> Value:
@@ -117,8 +143,11 @@ def cast(graph: Graph, value: Value, dtype: Any) -> Value:
     return graph.emit("Cast", [value], value.held, dtype, value.shape, to=to)
 
 
+# Functions that JAX calls by name → their operators; of others the program is written out.
+NAMED: dict[str, Rule] = {"hard_sigmoid": _hard_sigmoid}
 TABLE: dict[str, Rule] = {
     **{primitive: _same(op) for primitive, op in _SAME.items()},
+    "add": _add,
     "max": _max,
     "rem": _remainder,
     "clamp": _composed(_clamp),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import jax
 import onnx
 
 from tsmjax.checkpoint import write_json
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
-from tsmjax.export.head import Arrays, Head
+from tsmjax.export.head import Arrays, Head, metadata
 from tsmjax.export.onnx import comparison, program
-from tsmjax.nn.functional import flatten
+from tsmjax.nn.functional import Tree
 
 OPSETS = range(13, 18)
 _LARGEST = 2**31 - 1  # bytes of a protocol buffer
@@ -70,36 +71,26 @@ def save(
 def build(head: Head, opset: int, source: str = "") -> onnx.ModelProto:
     """Return a head as an ONNX model."""
     inputs = {name: (given.shape, given.dtype) for name, given in head.inputs.items()}
-    graph, outputs = program.convert(head.function, head.weights, inputs, opset)
+
+    def function(weights: Tree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return head.function(weights, batch)  # JAX keeps traces of head.function, of another form
+
+    with head.form():
+        graph, outputs = program.convert(function, head.weights, inputs, opset)
+    told = metadata(head, source)
     return graph.finish(
         outputs,
         f"{head.family}_{head.part}",
-        {name: x if isinstance(x, str) else json.dumps(x) for name, x in metadata(head, source)},
+        {name: x if isinstance(x, str) else json.dumps(x) for name, x in told.items()},
         producer_name="tsmjax",
         producer_version=version("tsmjax"),
         doc_string=_text(head),
     )
 
 
-def metadata(head: Head, source: str) -> list[tuple[str, Any]]:
-    """What the file says of itself: texts, and values that are stored as JSON."""
-    inputs = {
-        name: {
-            "shape": ["batch" if size is None else size for size in given.shape],
-            "dtype": given.dtype,
-            "meaning": given.meaning,
-        }
-        for name, given in head.inputs.items()
-    }
-    parameters = sum(leaf.size for leaf in flatten(head.weights).values())
-    facts = {"family": head.family, "part": head.part, "source": source, "parameters": parameters}
-    return list({**facts, "inputs": inputs, "outputs": head.outputs, **head.facts}.items())
-
-
 def _text(head: Head) -> str:
     lines = [f"tsmjax {head.family}, {head.part}"]
     for name, given in head.inputs.items():
-        shape = ", ".join("batch" if size is None else str(size) for size in given.shape)
-        lines.append(f"in  {name} ({shape}) {given.dtype}: {given.meaning}")
+        lines.append(f"in  {name} ({', '.join(given.axes)}) {given.dtype}: {given.meaning}")
     lines += [f"out {name} {holds}" for name, holds in head.outputs.items()]
     return "\n".join(lines)

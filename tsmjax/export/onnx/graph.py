@@ -78,6 +78,8 @@ class Graph:
         self._kept: list[np.ndarray] = []  # an id stays that of one array while the array lives
         self._made: dict[Any, tuple[str, ...]] = {}
         self._transposed: dict[str, tuple[Value, tuple[int, ...]]] = {}
+        self._reshaped: dict[str, Value] = {}  # what a tensor of fixed shape was before
+        self._convolved: dict[str, tuple[list[Value], dict[str, Any]]] = {}
         self._batch: tuple[Any, str, int] | None = None  # its size; input and axis that have it
 
     def input(self, name: str, shape: Shape, dtype: np.dtype) -> Value:
@@ -194,7 +196,14 @@ class Graph:
             raise InputError(
                 f"The model needs an array of shape {held}, with the batch in it twice."
             )
-        return self.emit("Reshape", [value, np.asarray(sizes, np.int64)], held, value.dtype, shape)
+        source = self._reshaped.get(value.name, value)
+        if source.held == held:
+            return dataclasses.replace(source, shape=tuple(shape or held))
+        given = [source, np.asarray(sizes, np.int64)]
+        made = self.emit("Reshape", given, held, value.dtype, shape)
+        if static(held) and static(source.held):
+            self._reshaped[made.name] = source
+        return made
 
     def transpose(self, value: Value, order: Sequence[int]) -> Value:
         """Permute axes; one permutation after another becomes one, or none."""
@@ -218,9 +227,32 @@ class Graph:
             made = self.reshape(value, held, shape)
         else:
             made = self.emit("Transpose", [value], held, value.dtype, shape, perm=order)
-        if made.name != value.name:
+        if made.name not in (value.name, self._reshaped.get(value.name, value).name):
             self._transposed[made.name] = value, order
         return made
+
+    def convolve(self, given: Sequence[Value], held: Shape, **attributes: Any) -> Value:
+        """Add a convolution of x (N, C, …) with a kernel, and maybe a bias (C',)."""
+        made = self.emit("Conv", given, held, given[0].dtype, **attributes)
+        if len(given) == 2:
+            self._convolved[made.name] = list(given), attributes
+        return made
+
+    def with_bias(self, value: Value, bias: Value) -> Value | None:
+        """Let the convolution that made a value add a known bias; None when none can.
+
+        It can when one row was convolved, and the bias has an entry for each of its channels.
+        """
+        source = self._reshaped.get(value.name, value)
+        if source.name not in self._convolved or len(bias.held) != len(value.held):
+            return None
+        sizes, channels = source.held, bias.array.size
+        moved = [size for size in value.held if size != 1] != [s for s in sizes if s != 1]
+        if sizes[:2] != (1, channels) or moved or {bias.held[0], value.held[0]} != {channels}:
+            return None
+        given, attributes = self._convolved[source.name]
+        given = [*given, constant(bias.array.reshape(channels))]
+        return self.reshape(self.convolve(given, sizes, **attributes), value.held, value.shape)
 
     def finish(
         self, outputs: Mapping[str, Value], name: str, metadata: Mapping[str, str], **fields: Any

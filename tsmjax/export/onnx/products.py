@@ -79,8 +79,8 @@ def _convolution(graph: Graph, given: list[Value], aval: Any, params: Params) ->
     x = graph.transpose(graph.whole(given[0]), numbers.lhs_spec)
     kernel = graph.transpose(graph.whole(given[1]), numbers.rhs_spec)
     shape = tuple(aval.shape[axis] for axis in numbers.out_spec)
-    found = graph.emit(
-        *("Conv", [x, kernel], shape, aval.dtype),
+    found = graph.convolve(
+        *([x, kernel], shape),
         strides=list(params["window_strides"]),
         dilations=list(params["rhs_dilation"]),
         group=params["feature_group_count"],

@@ -90,6 +90,8 @@ def _apply(graph: Graph, equation: Any, given: list[Value]) -> list[Value]:
         return given
     if name == "scan":
         return _scan(graph, params, given)
+    if params.get("name") in elementwise.NAMED and not given[0].known:
+        return [elementwise.NAMED[params["name"]](graph, given, equation.outvars[0].aval, params)]
     for field in _INLINED:
         if field in params:
             inner = params[field]

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tsmjax.models.last import operators
 from tsmjax.models.last.temporal import depthwise
 from tsmjax.nn import products
 from tsmjax.nn.dropout import dropout
@@ -100,6 +101,8 @@ class Pointwise(Linear):
         return y if self.bias is None else y + _column(self.bias[...], y)
 
     def _product(self, kernel: jax.Array, x: jax.Array) -> jax.Array:
+        if operators.convolutions() and x.ndim == 4:
+            return operators.pointwise(x, kernel)
         return products.leading(x, kernel)
 
 
@@ -278,8 +281,8 @@ def mix(x: jax.Array, graphs: jax.Array) -> jax.Array:
 
 
 def hard_swish(x: jax.Array) -> jax.Array:
-    """X · clip(x + 3, 0, 6) / 6, in operators that every export format knows."""
-    return x * jnp.clip(x + 3, 0, 6) * (1 / 6)
+    """X · clip(x + 3, 0, 6) / 6."""
+    return jax.nn.hard_swish(x) if operators.named() else x * jnp.clip(x + 3, 0, 6) * (1 / 6)
 
 
 def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsmjax.models.last import operators
+
 
 def depthwise(
     x: jax.Array,
@@ -34,6 +36,8 @@ def depthwise(
     Returns:
       (C, V, T / stride, N).
     """
+    if operators.convolutions() and (causal is None or isinstance(causal, bool)):
+        return operators.depthwise(x, kernel, stride, dilation, bool(causal))
     size, frames = kernel.shape[0], x.shape[2]
     half = (size - 1) * dilation // 2
     if causal is None or causal is False:
