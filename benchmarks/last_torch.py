@@ -231,10 +231,11 @@ class LastV2(nn.Module):
 
 
 class StreamConcat(nn.Module):
-    def __init__(self, outputs):
+    def __init__(self, outputs, streams=3):
         super().__init__()
-        self.stream_bn = nn.ModuleList([nn.BatchNorm2d(3) for _ in range(3)])
-        self.proj = nn.Sequential(conv(9, outputs), nn.BatchNorm2d(outputs), nn.ReLU())
+        self.stream_bn = nn.ModuleList([nn.BatchNorm2d(3) for _ in range(streams)])
+        stem = conv(3 * streams, outputs)
+        self.proj = nn.Sequential(stem, nn.BatchNorm2d(outputs), nn.ReLU())
 
     def forward(self, streams):
         return self.proj(
@@ -243,17 +244,17 @@ class StreamConcat(nn.Module):
 
 
 class SeparableTCN(nn.Module):
-    def __init__(self, channels, stride):
+    def __init__(self, channels, stride, expansion=2.0, subsample=False):
         super().__init__()
-        inner = 2 * channels
+        inner, self.every = int(channels * expansion), stride if subsample else 1
         self.expand_conv = nn.Sequential(conv(channels, inner), nn.BatchNorm2d(inner))
         self.depth_conv = nn.Sequential(depthwise(inner, 5, stride), nn.BatchNorm2d(inner))
         self.point_conv = nn.Sequential(conv(inner, channels), nn.BatchNorm2d(channels))
-        self.residual = shortcut(channels, channels, stride, False)
+        self.residual = shortcut(channels, channels, 1 if subsample else stride, False)
 
     def forward(self, x):
         y = F.hardswish(self.depth_conv(F.hardswish(self.expand_conv(x))))
-        return self.point_conv(y) + self.residual(x)
+        return self.point_conv(y) + self.residual(x[:, :, :: self.every])
 
 
 class SpatialGCN(nn.Module):
@@ -368,19 +369,35 @@ class Table(nn.Module):
         return getattr(self, self.name)
 
 
+class RankOne(nn.Module):
+    """A vector of the channels and one of the frames, which are added."""
+
+    def __init__(self, channels, frames):
+        super().__init__()
+        self.channel_logit = nn.Parameter(torch.zeros(channels))
+        self.frame_logit = nn.Parameter(torch.zeros(frames))
+
+    def forward(self):
+        return self.channel_logit[:, None, None] + self.frame_logit[:, None]
+
+
 class ShiftFuseBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride, frames, hops):
+    def __init__(self, inputs, outputs, stride, frames, hops, parts, skeleton, embedding):
         super().__init__()
         self.shift = nn.Module()
-        table = torch.tensor(shift_table("ntu25", inputs, hops, "region"))
+        table = torch.tensor(shift_table(skeleton, inputs, hops, parts.shift))
         self.shift.register_buffer("shift_indices", table)
         self.pw_conv = nn.Sequential(conv(inputs, outputs), nn.BatchNorm2d(outputs))
         self.joint_embed = nn.Module()
-        self.joint_embed.embed = nn.Embedding(25, outputs)
+        self.joint_embed.embed = embedding
         self.dct_gate = Table("freq_mask", 1, outputs, frames, 1)
         self.dct_gate.register_buffer("dct", torch.tensor(dct_matrix(frames)))
-        self.tcn = SeparableTCN(outputs, stride)
-        self.frame_gate = Table("gate_logit", 1, outputs, frames // stride, 1)
+        self.tcn = SeparableTCN(outputs, stride, parts.expansion, parts.inner_residual != "conv")
+        rank_one = parts.frame_gate == "rank_one"
+        left = frames // stride
+        self.frame_gate = (
+            RankOne(outputs, left) if rank_one else Table("gate_logit", 1, outputs, left, 1)
+        )
         self.residual = shortcut(inputs, outputs, stride, False)
 
     def forward(self, x):
@@ -394,15 +411,17 @@ class ShiftFuseBlock(nn.Module):
 
 
 class ShiftFuse(Head):
-    def __init__(self, size, classes, frames):
+    def __init__(self, size, classes, frames, skeleton="ntu25", joints=25, streams=3):
         super().__init__(size.channels[-1], classes, False)
-        self.fusion, width, stages = StreamConcat(size.stem), size.stem, []
+        self.fusion, width, stages = StreamConcat(size.stem, streams), size.stem, []
         for stage in range(3):
-            blocks = []
+            blocks, embedding = [], None
             for block in range(size.blocks[stage]):
                 stride = 2 if stage and not block else 1
+                if embedding is None or size.parts.joint_embedding == "block":
+                    embedding = nn.Embedding(joints, size.channels[stage])
                 shape = (width, size.channels[stage], stride, frames, size.hops)
-                blocks.append(ShiftFuseBlock(*shape))
+                blocks.append(ShiftFuseBlock(*shape, size.parts, skeleton, embedding))
                 width, frames = size.channels[stage], frames // stride
             stages.append(nn.ModuleList(blocks))
         self.stages = nn.ModuleList(stages)

@@ -15,6 +15,7 @@ from tsmjax.config import resolve
 from tsmjax.errors import InputError
 from tsmjax.experiments import __main__ as command
 from tsmjax.experiments import pipeline
+from tsmjax.export import __main__ as export
 from tsmjax.main import parse
 
 ROOT = Path(__file__).parents[2]
@@ -171,10 +172,13 @@ def test_the_trainings_of_the_shipped_pipeline_resolve(tmp_path, monkeypatch):
     words = ["kind=ucla", "dataset=ucla", "size=nano"]
     planned = pipeline.load(Path("configs/last_pipeline.yaml"), words, tmp_path)
     record = pipeline._Record(tmp_path)
-    kinds, configs = [], {}
+    kinds, configs, exports = [], {}, {}
     for stage in planned.stages:
         kinds.append(stage.run)
         arguments = pipeline._command(planned, stage, record)[3:]
+        if stage.run == "export":
+            exports[stage.name] = export._parser().parse_args(arguments)
+            export._settle(exports[stage.name])
         if stage.run == "train":
             configs[stage.name] = resolve(parse(["run", *arguments])[0])
     assert [*dict.fromkeys(kinds)] == ["prepare", "train", "evaluate", "export"]
@@ -188,3 +192,5 @@ def test_the_trainings_of_the_shipped_pipeline_resolve(tmp_path, monkeypatch):
     assert again.checkpoint.init_skip == ("^classifier/",)
     assert {config.data.path for config in configs.values()} == {str(tmp_path / "clips")}
     assert student.model == configs["pretrained"].model
+    assert [*exports] == [one.format for one in exports.values()] == ["onnx", "int8", "litert"]
+    assert exports["litert"].output == tmp_path / "litert" / "student.tflite"

@@ -166,6 +166,36 @@ def test_a_turn_and_its_return_leave_no_transpose():
     assert [node.op_type for node in model.graph.node] == ["Add", "Identity"]
 
 
+def test_one_row_is_convolved_without_copies_and_with_its_bias():
+    def function(params, given):
+        x, axes = given["x"], ("CHWN", "HWIO", "CHWN")  # (C, H, W, 1)
+        padding = [(0, 0), (2, 1)]
+        y = lax.conv_general_dilated(x, params["kernel"], (1, 2), padding, None, None, axes)
+        y = jax.nn.hard_swish(y + params["bias"][:, None, None, None])
+        return {"y": (y + 3.0) * params["gate"][:, None, :, None] + x[:3, :, ::2]}
+
+    params = {
+        "kernel": rng.normal(size=(1, 4, 4, 3)).astype(np.float32),
+        "bias": np.arange(1, 4, dtype=np.float32),
+        "gate": rng.normal(size=(3, 4)).astype(np.float32),
+    }
+    x = rng.normal(size=(4, 5, 8, 1)).astype(np.float32)
+    graph, outputs = program.convert(function, params, {"x": (x.shape, "float32")}, 13)
+    model = graph.finish(outputs, "test", {})
+    onnx.checker.check_model(model, full_check=True)
+    nodes = [node for node in model.graph.node if node.op_type not in ("Reshape", "Slice")]
+    kinds = [node.op_type for node in nodes]
+    assert kinds == ["Conv", "HardSigmoid", "Mul", "Add", "Mul", "Add", "Identity"]
+    assert len(nodes[0].input) == 3
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    wanted = jax.jit(function)(params, {"x": x})["y"]
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], wanted, rtol=2e-5, atol=2e-6)
+    infos = onnx.shape_inference.infer_shapes(model).graph.value_info
+    sizes = {one.name: one.type.tensor_type.shape.dim for one in infos}
+    combined = [sizes[node.output[0]] for node in nodes if node.op_type in ("Add", "Mul")]
+    assert all(dims[len(dims) - 1].dim_value != 1 for dims in combined)
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [

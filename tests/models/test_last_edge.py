@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tsmjax.data import motion
 from tsmjax.errors import InputError
 from tsmjax.models import last
-from tsmjax.models.last import folding
+from tsmjax.models.last import blocks, folding, operators
 from tsmjax.models.last.streaming import Stream
 from tsmjax.nn.functional import abstract, flatten, merge, unflatten
 
@@ -103,3 +104,24 @@ def test_a_folded_model_gives_what_the_model_gives(values, left):
     one, other = both(streams)
     np.testing.assert_allclose(other, one, atol=2e-5 * float(jnp.abs(one).max() + 1))
     assert float(jnp.ptp(one)) > 0.01
+
+
+def test_convolutions_written_as_such_are_what_they_were():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(6, 3, 12, 2)), jnp.float32)
+    taps = jnp.asarray(rng.normal(size=(5, 6)), jnp.float32)
+    pointwise = blocks.Pointwise(6, 4, rngs=nnx.Rngs(0))
+
+    def compute(x):
+        each = [blocks.depthwise(x, taps, *how) for how in ((1,), (2,), (1, 2), (1, 2, True))]
+        return [*each, pointwise(x), blocks.hard_swish(x)]
+
+    def exported(x):
+        with operators.exported(convolutions=True):
+            return compute(x)
+
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(compute)(x))
+    written = str(jax.make_jaxpr(exported)(x))
+    assert written.count("conv_general_dilated[") == 5 and "hard_sigmoid" in written
+    for found, wanted in zip(jax.jit(exported)(x), jax.jit(compute)(x), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)

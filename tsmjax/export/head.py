@@ -92,6 +92,11 @@ def load(path: str, options: Mapping[str, Any]) -> Head:
     known = importlib.util.find_spec(own) is not None
     module = importlib.import_module(own) if known else _foreign(family)
     takes = list(inspect.signature(module.head).parameters)[1:]
+    if "single" in given and "single" not in takes:
+        raise InputError(
+            f"Models of the family {family} are exported as onnx, for any number of rows: export "
+            "without --single."
+        )
     if wrong := [name for name in given if name not in takes]:
         rest = ", ".join(f"--{name}" for name in takes)
         raise InputError(
