@@ -174,6 +174,10 @@ def test_a_litert_file_says_what_jax_says(described, tmp_path, quantise):
     assert last_row.error > 1e-4
     if quantise == "weights":
         assert last_row.bytes < report.variants[1].bytes
+    details = litert.Interpreter(model_content=content).get_tensor_details()
+    kinds = {each["name"]: np.dtype(each["dtype"]).name for each in details}
+    assert kinds["tfl.conv_2d"] == "float32"  # the stem
+    assert kinds["tfl.conv_2d1"] == ("int8" if quantise == "static" else "float32")
     assert report.calibration == ({"method": "minmax", "clips": 10} if quantise == "static" else {})
 
 
@@ -243,3 +247,24 @@ def test_data_that_are_gone_and_packages_that_are_missing_are_named(
     assert main(command) == 2
     assert "pip install 'tsmjax[edge]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", last.NETS)
+def test_every_net_becomes_a_file_of_one_clip(net, tmp_path):
+    pytest.importorskip("litert_converter", reason="needs the extra edge")
+    from tsmjax.export import litert
+
+    size = "nano" if "nano" in last.NETS[net].SIZES else "base"
+    values = {**TINY, "net": net, "size": size, "family": "last", "streams": None, "bodies": None}
+    built = config.resolve({"model": values, "task": {"kind": "skeleton"}}).model
+    _, params, stats = abstract(lambda rngs: last.Model(built, rngs=rngs))
+    settings = {"model": values, "task": {"kind": "skeleton"}}
+    checkpoint.save_weights(tmp_path / "run", drawn(params), drawn(stats), settings, {})
+    head = heads.load(str(tmp_path / "run"), {"single": True, "bodies": 2})
+    inputs = head.sample(np.random.default_rng(0), 1)
+    wanted = jax.jit(head.function)(head.weights, inputs)["logits"]
+    model = file.build(head, 13)
+    assert len(int8.inner_convolutions(model)) > 2
+    for call in (int8.runner(model.SerializeToString()), litert.runner(litert.convert(head))):
+        np.testing.assert_allclose(call(inputs), wanted, rtol=1e-4, atol=1e-4)

@@ -28,8 +28,10 @@ KINDS = ("none", "weights", "static")
 TOLERANCE = 1e-4  # largest error of a file in float32
 _SIGNATURE = "serving_default"
 _RANDOM = 10  # random inputs that a file in float32 is compared with JAX on
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-_PRODUCTS = ("FULLY_CONNECTED",)
+# Operator → names of its results; the converter numbers them from the second on, and the first
+# convolution is the stem, whose inputs have any range.
+_STATIC = {"CONV_2D": r"conv_2d\d", "DEPTHWISE_CONV_2D": ".*"}
+_KERNELS = (*_STATIC, "FULLY_CONNECTED")
 
 
 def save(
@@ -121,14 +123,14 @@ def convert(head: Head) -> bytes:
 
 
 def quantised(content: bytes, kind: str, examples: Sequence[Arrays]) -> bytes:
-    """Return a LiteRT model with its kernels in int8, and with "static" its convolutions too."""
+    """Return a LiteRT model with its kernels in int8, and with "static" its inner convolutions."""
     recipe = quantizer.Quantizer(bytearray(content))
     if kind == "weights":
-        for operation in (*_CONVOLUTIONS, *_PRODUCTS):
+        for operation in _KERNELS:
             recipe.add_weight_only_config(".*", qtyping.TFLOperationName(operation), 8)
         return bytes(recipe.quantize(enable_progress_report=False).quantized_model)
-    for operation in _CONVOLUTIONS:
-        recipe.add_static_config(".*", qtyping.TFLOperationName(operation), 8, 8)
+    for operation, names in _STATIC.items():
+        recipe.add_static_config(names, qtyping.TFLOperationName(operation), 8, 8)
     ranges = recipe.calibrate({_SIGNATURE: examples}, num_threads=1)
     return bytes(recipe.quantize(ranges, enable_progress_report=False).quantized_model)
 
