@@ -256,7 +256,7 @@ def test_every_net_becomes_a_file_of_one_clip(net, tmp_path):
     from tsmjax.export import litert
 
     size = "nano" if "nano" in last.NETS[net].SIZES else "base"
-    values = {**TINY, "net": net, "size": size, "family": "last", "streams": None, "bodies": None}
+    values = {**TINY, "net": net, "size": size, "family": "last", "streams": ()}
     built = config.resolve({"model": values, "task": {"kind": "skeleton"}}).model
     _, params, stats = abstract(lambda rngs: last.Model(built, rngs=rngs))
     settings = {"model": values, "task": {"kind": "skeleton"}}
