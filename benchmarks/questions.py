@@ -48,7 +48,8 @@ class Question:
 def _step(found: Result) -> Iterable[Answer]:
     what = f"training step of Chronos-2 {found['size']}, {found['batch']} series of"
     what += f" {found['context']:,} steps, {_precision(found)}"
-    yield Answer(what, *_times(found), f"{found['ratio']:.2f}")
+    bar = {"tiny": "1.6", "small": "1.8", "base": "1.8"}.get(found["size"], "–")
+    yield Answer(what, *_times(found), f"{found['ratio']:.2f}", bar)
 
 
 def _groups(found: Result) -> Iterable[Answer]:
@@ -74,7 +75,7 @@ def _ttm(found: Result) -> Iterable[Answer]:
 def _last(found: Result) -> Iterable[Answer]:
     net = found["net"].upper().replace("_", "-")
     what = f"training step of {net} {found['size']}, {found['batch']} clips, beside PyTorch"
-    yield Answer(what, *_times(found), f"{found['ratio']:.2f}")
+    yield Answer(what, *_times(found), f"{found['ratio']:.2f}", "1")
 
 
 def _sensorllm(found: Result) -> Iterable[Answer]:
@@ -82,7 +83,8 @@ def _sensorllm(found: Result) -> Iterable[Answer]:
     for name, text in (("cached", "states of the encoder kept"), ("uncached", "nothing kept")):
         what = f"training step of SensorLLM, {found['layers']} layers of {found['width']}, {text}"
         ratio = found["wall_ratio_to_pytorch"][name]
-        yield Answer(what, f"{wall[name]:,.0f} ms", f"{wall['pytorch']:,.0f} ms", f"{ratio:.2f}")
+        times = [f"{wall[side]:,.0f} ms" for side in (name, "pytorch")]
+        yield Answer(what, *times, f"{ratio:.2f}", "1.5" if name == "cached" else "–")
 
 
 def _inference(found: Result) -> Iterable[Answer]:
@@ -140,7 +142,7 @@ def _second_process(found: Result) -> Iterable[Answer]:
 def _evaluation(found: Result) -> Iterable[Answer]:
     what = f"evaluation of Chronos-2 {found['size']} on six sets, warm"
     times = [f"{found[f'{side}_seconds']:,.0f} s" for side in ("ours", "reference")]
-    yield Answer(what, *times, f"{found['ratio']:.2f}")
+    yield Answer(what, *times, f"{found['ratio']:.2f}", "2.5")
 
 
 def _monitoring(found: Result) -> Iterable[Answer]:
