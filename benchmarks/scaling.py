@@ -1,13 +1,13 @@
 """What a training step of Chronos-2 costs by context, batch, group size and layers; memory by remat.
 
     python -m benchmarks.scaling --json scaling.json --plot scaling.png
-    python -m benchmarks.scaling --context 512 1024 2048 4096 --batch 16 32 64 --no-layers
+    python -m benchmarks.scaling --context 512 1024 2048 4096 --batch 16 32 64 --layers 4
 
-Around one case, the middle value of each list, one size at a time is changed. A straight line
-through the logarithms of size and milliseconds gives the exponent: 1 is a cost in proportion. Memory
-is what XLA plans for the temporaries of a step, which is compiled and not run, for each choice of
-model.remat; on a CPU, as its compiler lays them out. The reference has no such choice, and takes no
-part. The last line printed is JSON; ``--json FILE`` writes it too.
+Around one case, the middle value of each list, one size at a time is changed, but for lists of one.
+A straight line through the logarithms of size and milliseconds gives the exponent: 1 is a cost in
+proportion. Memory is what XLA plans for the temporaries of a step, which is compiled and not run,
+for each choice of model.remat; on a CPU, as its compiler lays them out. The reference has no such
+choice, and takes no part. The last line printed is JSON; ``--json FILE`` writes it too.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", choices=sorted(chronos2.PRESETS))
     for name, values in AXES.items():
         parser.add_argument(f"--{name}", type=int, nargs="+", default=values)
-        parser.add_argument(f"--no-{name}", action="store_true", help=f"do not change {name}")
     parser.add_argument("--horizon", type=int, default=64, help="steps to forecast")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--repeats", type=int, default=5)
@@ -58,7 +57,7 @@ def main() -> None:
 
     axes = {}
     for name, values in sizes.items():
-        if getattr(options, f"no_{name}") or len(values) < 2:
+        if len(values) < 2:
             continue
         milliseconds = [measure({**middle, name: value}, options) for value in values]
         axes[name] = {

@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ours = Ours(config, random_batch(config, rows, options.text))
     jax.block_until_ready(ours.frozen)
     built = time.perf_counter()
-    features = ours.features()
+    features = jax.block_until_ready(ours.features())
     encoded = time.perf_counter()
     batch = {k: x for k, x in ours.batch.items() if k not in ("series", "series_mask")}
     placed = sharding.put_batch({**batch, "features": np.asarray(features)}, ours.mesh)

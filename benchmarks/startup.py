@@ -18,6 +18,7 @@ writes it too.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -170,28 +171,27 @@ class Stopwatch(Callback):
 
 def first_step(repeats: int, folder: Path) -> dict[str, Any]:
     """Start training again and again, with an empty compile cache and with a full one."""
-    runs = iter(range(10**6))
+    numbers = itertools.count()
 
-    def start(cache: Callable[[], Path]) -> Seconds:
-        run = folder / f"run_{next(runs)}"
+    def start(cache: str) -> Seconds:
+        run = folder / f"run_{next(numbers)}"
         command = [
             *(sys.executable, "-m", "tsmjax.main", f"--config={ROOT / 'configs/chronos2_test.py'}"),
             *(f"--workdir={run}", "--config.optim.length=1", "--config.optim.warmup=0"),
             *("--config.evals.every=0", "--config.log.every=1", "--config.log.health=0"),
             "--config.log.callbacks=('benchmarks.startup:Stopwatch',)",
         ]
-        cache = {
-            "JAX_COMPILATION_CACHE_DIR": str(cache()),
+        more = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder / cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         started = time.time()
-        _, cpu = timed(command, folder, cache)
+        _, cpu = timed(command, folder, more)
         return float((run / "first_step").read_text()) - started, cpu
 
-    empty = iter(range(10**6))
     sides = {
-        "cached": lambda: start(lambda: folder / "cache"),
-        "cold": lambda: start(lambda: folder / f"cache_{next(empty)}"),
+        "cached": lambda: start("cache"),
+        "cold": lambda: start(f"cache_{next(numbers)}"),
     }
     found = beside(sides, repeats)
     del found["cold"]["first_seconds"]

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ def run(options: argparse.Namespace) -> None:
     if options.output.suffix != suffix:
         raise InputError(f"--output is {options.output}, but must end in {suffix}.")
     _settle(options)
-    export: Callable[..., Any] = {"onnx": _onnx, "int8": _int8, "litert": _litert}[options.format]
     try:
-        shown = export(options)
+        shown = _onnx(options) if options.format == "onnx" else _edge(options)
     except ModuleNotFoundError as error:
         extra = _extra(error.name or "")
         if not extra:
@@ -105,28 +104,20 @@ def _onnx(options: argparse.Namespace) -> Any:
     return onnx.table(report)
 
 
-def _int8(options: argparse.Namespace) -> Any:
-    from tsmjax.export import edge, int8
+def _edge(options: argparse.Namespace) -> Any:
+    from tsmjax.export import edge
 
-    report = int8.save(
-        _head(options, True),
-        options.output,
-        opset=options.opset,
-        method=options.calibration,
-        clips=options.clips,
-        allowed=options.max_drop,
-        source=options.checkpoint,
-    )
-    return edge.text(report)
+    if options.format == "int8":
+        from tsmjax.export import int8 as kind
 
+        own = {"opset": options.opset, "method": options.calibration}
+    else:
+        from tsmjax.export import litert as kind
 
-def _litert(options: argparse.Namespace) -> Any:
-    from tsmjax.export import edge, litert
-
-    report = litert.save(
-        _head(options, True),
-        options.output,
-        quantise=options.quantise,
+        own = {"quantise": options.quantise}
+    report = kind.save(
+        *(_head(options, True), options.output),
+        **own,
         clips=options.clips,
         allowed=options.max_drop,
         source=options.checkpoint,
@@ -187,22 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--opset", type=int, help="onnx, int8: version of the operators, 13 to 17 (default: 17)")
     add("--batches", type=int, help="onnx: random batches of the check (default: 100)")
     add("--inputs", type=Path, help="onnx: .npz with an array for each input: one more batch")
-    add(
-        *("--single",),
-        action="store_const",
-        const=True,
-        help="onnx, last: one clip at a time, which is faster",
-    )
-    add(
-        *("--calibration",),
-        choices=("minmax", "percentile", "entropy"),
-        help="int8: how ranges of activations are chosen (default: minmax)",
-    )
-    add(
-        *("--quantise",),
-        choices=("none", "weights", "static"),
-        help="litert: kernels alone, or convolutions too, in 8 bits (default: none)",
-    )
+    text = "onnx, last: one clip at a time, which is faster"
+    add("--single", action="store_const", const=True, help=text)
+    text = "int8: how ranges of activations are chosen (default: minmax)"
+    add("--calibration", choices=("minmax", "percentile", "entropy"), help=text)
+    text = "litert: kernels alone, or convolutions too, in 8 bits (default: none)"
+    add("--quantise", choices=("none", "weights", "static"), help=text)
     add("--clips", type=int, help="training clips that ranges are measured on (default: 256)")
     add("--max-drop", type=float, help="points of top-1 that must not be lost (default: 1)")
     return parser

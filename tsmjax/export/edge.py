@@ -16,7 +16,8 @@ from rich.console import Group
 from rich.table import Table
 
 from tsmjax.errors import InputError
-from tsmjax.export.head import Arrays, Head
+from tsmjax.export.head import Arrays, Head, metadata
+from tsmjax.nn.functional import flatten
 
 Call = Callable[[Arrays], np.ndarray]  # inputs of one row → logits (1, classes)
 _TIMED = 50  # calls whose median is told
@@ -168,6 +169,48 @@ def check(path: Path, reference: Variant, found: Variant, allowed: float) -> flo
     return drop
 
 
+def describe(
+    head: Head,
+    path: Path,
+    variants: Sequence[Variant],
+    *,
+    form: tuple[str, str],
+    calibration: dict[str, Any],
+    allowed: float,
+    library: str,
+    source: str,
+    examples: int,
+) -> Report:
+    """Describe a file that is about to be kept.
+
+    Args:
+      head: what it computes.
+      path: its place.
+      variants: JAX first, the file last.
+      form: `Report.format` and `Report.quantise`.
+      calibration: as in `Report`.
+      allowed: points of top-1 from which on a loss is too large.
+      library: what ran the file, with its version.
+      source: where the weights are from.
+      examples: number of the test examples.
+
+    Raises:
+      InputError: of `check`.
+    """
+    return Report(
+        *(path.name, *form, source),
+        parameters=sum(leaf.size for leaf in flatten(head.weights).values()),
+        examples=examples,
+        calibration=calibration,
+        drop=check(path, variants[0], variants[-1], allowed),
+        allowed=allowed,
+        variants=tuple(variants),
+        machine=f"{library}, one of {os.cpu_count()} CPU threads; jax {jax.__version__} on "
+        f"{jax.default_backend()}",
+        facts=metadata(head, source),
+    )
+
+
 def milliseconds(call: Callable[[], Any], calls: int = _TIMED) -> tuple[float, float]:
     """Median wall time and CPU time of a call."""
     wall, cpu = [], []
@@ -177,14 +220,6 @@ def milliseconds(call: Callable[[], Any], calls: int = _TIMED) -> tuple[float, f
         cpu.append(time.process_time() - busy)
         wall.append(time.perf_counter() - start)
     return round(1e3 * statistics.median(wall), 4), round(1e3 * statistics.median(cpu), 4)
-
-
-def machine(library: str) -> str:
-    """What computed."""
-    return (
-        f"{library}, one of {os.cpu_count()} CPU threads; jax {jax.__version__} on "
-        f"{jax.default_backend()}"
-    )
 
 
 def table(variants: Sequence[Variant], title: str) -> Table:

@@ -23,9 +23,8 @@ from tsmjax.checkpoint import write_json
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
 from tsmjax.export import edge
-from tsmjax.export.head import Arrays, Head, metadata
+from tsmjax.export.head import Arrays, Head
 from tsmjax.export.onnx.file import OPSETS, build
-from tsmjax.nn.functional import flatten
 
 METHODS = {
     "minmax": quantization.CalibrationMethod.MinMax,
@@ -75,18 +74,15 @@ def save(
                 examples.score("onnx fp32", runner(before.SerializeToString()), before.ByteSize()),
                 examples.score("onnx int8", runner(unfinished.read_bytes()), size),
             )
-            drop = edge.check(path, examples.jax, variants[-1], allowed)
-        report = edge.Report(
-            *(path.name, "int8", "static", source),
-            parameters=sum(leaf.size for leaf in flatten(head.weights).values()),
-            examples=len(examples.inputs),
-            calibration={"method": method, "clips": len(given)},
-            drop=drop,
-            allowed=allowed,
-            variants=variants,
-            machine=edge.machine(f"onnxruntime {onnxruntime.__version__}"),
-            facts=metadata(head, source),
-        )
+            report = edge.describe(
+                *(head, path, variants),
+                form=("int8", "static"),
+                calibration={"method": method, "clips": len(given)},
+                allowed=allowed,
+                library=f"onnxruntime {onnxruntime.__version__}",
+                source=source,
+                examples=len(examples.inputs),
+            )
         write_json(path.with_suffix(".report.json"), report.to_dict())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error

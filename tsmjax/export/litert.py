@@ -21,8 +21,7 @@ from tsmjax.checkpoint import write_json
 from tsmjax.data.cache import beside
 from tsmjax.errors import InputError
 from tsmjax.export import edge
-from tsmjax.export.head import Arrays, Head, metadata
-from tsmjax.nn.functional import flatten
+from tsmjax.export.head import Arrays, Head
 
 KINDS = ("none", "weights", "static")
 TOLERANCE = 1e-4  # largest error of a file in float32
@@ -68,17 +67,14 @@ def save(
         content = quantised(content, quantise, given)
         name = {"weights": "litert int8 weights", "static": "litert int8"}[quantise]
         variants.append(examples.score(name, runner(content), len(content)))
-    drop = edge.check(path, examples.jax, variants[-1], allowed)
-    report = edge.Report(
-        *(path.name, "litert", quantise, source),
-        parameters=sum(leaf.size for leaf in flatten(head.weights).values()),
-        examples=len(examples.inputs),
+    report = edge.describe(
+        *(head, path, variants),
+        form=("litert", quantise),
         calibration={"method": "minmax", "clips": len(given)} if given else {},
-        drop=drop,
         allowed=allowed,
-        variants=tuple(variants),
-        machine=edge.machine(f"ai-edge-litert {version('ai-edge-litert')}"),
-        facts=metadata(head, source),
+        library=f"ai-edge-litert {version('ai-edge-litert')}",
+        source=source,
+        examples=len(examples.inputs),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -434,7 +434,7 @@ class Model(nnx.Module):
         def call(block, h, key, used=None):
             return block(h, time_mask, group_mask, angles, key, used), None
 
-        last = functools.partial(call, used=used)
+        last = None if used is None else functools.partial(call, used=used)
         return stack.run(self.blocks, call, h, keys, remat=config.remat, last=last)[0]
 
     def normalise(self, x: jax.Array, loc_scale: LocScale) -> jax.Array:

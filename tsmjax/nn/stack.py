@@ -84,14 +84,14 @@ def run(
         return carry, jax.tree.map(lambda *x: jnp.stack(x), *outputs) if outputs else None
     graph, params, _ = functional.split(blocks)
 
-    def body(carry: Any, layer: Any, call: Callable = call) -> tuple[Any, Any]:
+    def body(call: Callable[..., Any], carry: Any, layer: Any) -> tuple[Any, Any]:
         params, given = layer
         return call(functional.merge(graph, params, {}), carry, given)
 
-    layers = (params, inputs)
+    layers, scanned = (params, inputs), checkpointed(functools.partial(body, call), False)
     if last is None:
-        return jax.lax.scan(checkpointed(body, False), carry, layers)
+        return jax.lax.scan(scanned, carry, layers)
     before, final = (jax.tree.map(lambda x, i=i: x[i], layers) for i in (slice(-1), -1))
-    carry, outputs = jax.lax.scan(checkpointed(body, False), carry, before)
-    carry, _ = checkpointed(functools.partial(body, call=last), True)(carry, final)
+    carry, outputs = jax.lax.scan(scanned, carry, before)
+    carry, _ = checkpointed(functools.partial(body, last), True)(carry, final)
     return carry, outputs
