@@ -157,13 +157,15 @@ class Page:
 
 
 def machine(device: str) -> str:
-    """Name the processor, and the accelerator that `device` names."""
+    """Name the processor, its vector unit if it is a wide one, and the accelerator in `device`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else 'a CPU'}"
+    if any("avx512f" in line for line in lines):
+        cores += " with AVX-512"
     return cores if device.startswith("cpu") else f"{device}, {cores}"
 
 

@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="series")
     parser.add_argument("--group", type=int, default=1, help="series in a group")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument(
+        "--reference_precision", choices=("float32", "bfloat16"), help="ours if none"
+    )
     parser.add_argument("--remat", default="none", choices=tuple(REMAT))
     parser.add_argument("--scan", action="store_true", help="scan over the layers")
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--ours_only", action="store_true", help="skip the reference")
     parser.add_argument("--json", type=Path, help="also write the line to this file")
     options = parser.parse_args()
+    options.reference_precision = options.reference_precision or options.precision
 
     model = chronos2.Config(
         **chronos2.PRESETS[options.size],
@@ -157,7 +161,7 @@ def time_reference(
     }
     group_ids = torch.arange(options.batch, device=device) // options.group
     call = torch.compile(reference) if options.compile else reference
-    half = options.precision == "bfloat16"
+    half = options.reference_precision == "bfloat16"
 
     def run() -> None:
         cast = torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext()

@@ -124,7 +124,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     def run(rows: int, repeats: int) -> float:
         settings = vars(options) | {"batch": rows, "group": group, "repeats": repeats}
-        settings = argparse.Namespace(**settings, compile=False)
+        settings |= {"compile": False, "reference_precision": options.precision}
+        settings = argparse.Namespace(**settings)
         example = steps.example(settings)
         if options.side == "ours":
             return steps.time_ours(model, example, settings)[0]

@@ -1,6 +1,7 @@
 """Skeleton models: parameters, multiply-adds and seconds of a training step, beside PyTorch.
 
     python -m benchmarks.last_step                    # LAST-E base beside PyTorch
+    python -m benchmarks.last_step --net shiftfuse --size small
     python -m benchmarks.last_step --table --batch 8  # every net and size, without PyTorch
 
 A step is forward, backward and SGD with Nesterov momentum, warm, dropout off, one body; the figure
@@ -158,7 +159,11 @@ def theirs(
     from benchmarks import last_torch
 
     size = last.NETS[config.net].SIZES[config.size]
-    builders = {"last_e": last_torch.LastE, "last_e_v3": last_torch.LastEV3}
+    builders = {
+        "last_e": last_torch.LastE,
+        "last_e_v3": last_torch.LastEV3,
+        "shiftfuse": lambda size, classes: last_torch.ShiftFuse(size, classes, config.frames),
+    }
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     model = builders[config.net](size, config.num_classes).to(device).train()
     given = [torch.tensor(x[:, 0]).permute(0, 3, 1, 2).contiguous() for x in streams.values()]

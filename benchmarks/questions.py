@@ -47,8 +47,12 @@ class Question:
 
 def _step(found: Result) -> Iterable[Answer]:
     what = f"training step of Chronos-2 {found['size']}, {found['batch']} series of"
-    what += f" {found['context']:,} steps, {_precision(found)}"
+    what += f" {found['context']:,} steps, {_name(found['precision'])}"
     bar = {"tiny": "1.6", "small": "1.8", "base": "1.8"}.get(found["size"], "–")
+    if found.get("reference_precision", found["precision"]) != found["precision"]:
+        what, bar = f"{what}, beside {_name(found['reference_precision'])}", "–"
+    if found["compile"]:
+        what, bar = f"{what}, beside torch.compile", "–"
     yield Answer(what, *_times(found), f"{found['ratio']:.2f}", bar)
 
 
@@ -62,7 +66,8 @@ def _groups(found: Result) -> Iterable[Answer]:
         if not any("failed" in x for x in sides):
             ours, theirs = sides
             ratio = "; ".join(f"{theirs[name] / max(ours[name], 1):.2f}" for name in ("ms", "mb"))
-        yield Answer(what, *texts, ratio)
+        bars = {256: "2; 2", 512: "3.5; 2"} if found["size"] == "small" else {}
+        yield Answer(what, *texts, ratio, bars.get(case["batch"], "–"))
 
 
 def _ttm(found: Result) -> Iterable[Answer]:
@@ -92,7 +97,8 @@ def _inference(found: Result) -> Iterable[Answer]:
         what = f"forecasts of Chronos-2 {found['size']}, {case['batch']} series, "
         what += f"context {case['context']:,}, horizon {case['horizon']:,}"
         rates = [f"{case[f'{side}_series_per_second']:,}/s" for side in ("ours", "reference")]
-        yield Answer(what, *rates, f"{case['ratio']:.2f}")
+        bar = "1.8" if case["batch"] == 256 else "–"
+        yield Answer(what, *rates, f"{case['ratio']:.2f}", bar)
 
 
 def _startup(found: Result) -> Iterable[Answer]:
@@ -153,8 +159,8 @@ def _times(found: Result) -> list[str]:
     return [f"{found[f'{side}_ms']:,.0f} ms" for side in ("ours", "reference")]
 
 
-def _precision(found: Result) -> str:
-    return {"float32": "fp32", "bfloat16": "bf16"}[found["precision"]]
+def _name(precision: str) -> str:
+    return {"float32": "fp32", "bfloat16": "bf16"}[precision]
 
 
 # Name of the result file → question.
@@ -167,6 +173,18 @@ QUESTIONS = {
     ),
     "chronos2_step_base": Question(
         "chronos2_train_step", "--size base --context 2048 --batch 8 --repeats 5", 6, _step
+    ),
+    "chronos2_step_small_compiled": Question(
+        "chronos2_train_step",
+        "--size small --context 512 --batch 32 --repeats 10 --compile",
+        4,
+        _step,
+    ),
+    "chronos2_step_small_best": Question(
+        "chronos2_train_step",
+        "--size small --context 512 --batch 32 --repeats 10 --reference_precision bfloat16",
+        3,
+        _step,
     ),
     "group_attention": Question(
         "group_attention",
@@ -183,6 +201,7 @@ QUESTIONS = {
     ),
     "ttm_train_step": Question("ttm_train_step", "--rounds 3 --steps 8", 4, _ttm),
     "last_step": Question("last_step", "", 2, _last),
+    "last_step_shiftfuse": Question("last_step", "--net shiftfuse --size small", 1, _last),
     "sensorllm_step": Question("sensorllm_step", "", 2, _sensorllm),
     "chronos2_inference_small": Question("chronos2_inference", "--size small", 16, _inference),
     "chronos2_inference_base": Question(
