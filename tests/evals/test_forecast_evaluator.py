@@ -217,7 +217,13 @@ def test_many_short_series_get_a_shape_of_their_own():
     for batch in ours.batches(0, 1):
         length = batch["context"].shape[-1]
         rows[length] = rows.get(length, 0) + int(batch["weight"].sum())
-    assert rows == {64: 300, 256: 5}
+    assert rows == {56: 300, 256: 5}
+
+
+def test_the_last_batch_of_a_shape_is_as_full_as_the_first():
+    series = [np.arange(60.0, dtype=np.float32)] * 25
+    ours = evaluator([EvalDataset("short", series, 6, 1)], batch_size=8)
+    assert [batch["weight"].sum() for batch in ours.batches(0, 1)] == [7, 7, 7, 4]
 
 
 def test_a_nan_forecast_makes_the_aggregate_nan(datasets):

@@ -20,7 +20,7 @@ from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
 from tsmjax.evals import details, metrics
 from tsmjax.evals.evaluator import Batch, Predict, Sums
-from tsmjax.forecasting.packing import bucket
+from tsmjax.evals.shapes import Shape, deal
 
 if TYPE_CHECKING:
     from tsmjax.monitor.plots import Panel
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODEL_INPUTS = ("context", "target", "future", "group", "patches")
-_COMPILE_PATCHES = 2048  # a shape of its own must save this many patches of padding
 _PANELS = 9  # example forecasts in a plot
 
 
@@ -114,7 +113,7 @@ class _Lazy(Sequence[Batch]):
     """Batches that are built when they are asked for."""
 
     def __init__(
-        self, plan: Sequence[tuple[int, int, int, Sequence[int]]], build: Callable[..., Batch]
+        self, plan: Sequence[tuple[Shape, int, Sequence[int]]], build: Callable[..., Batch]
     ):
         self._plan, self._build = plan, build
 
@@ -190,23 +189,21 @@ class ForecastEvaluator:
         self._cut()
         self._task_of = [number for number, task in enumerate(self.tasks) for _ in task.windows]
         self.losses = np.full(len(self.windows), np.nan)
-        # Whole patches that cover the longest horizon of the suite: no shorter shape is compiled.
-        longest = max(dataset.horizon for dataset in datasets)
-        self._horizon = patch * math.ceil(longest / patch)
         self._examples: dict[int, np.ndarray | None] = dict.fromkeys(self._shown())
 
     def batches(self, host: int, hosts: int) -> Sequence[Batch]:
-        """Return this host's batches, with contexts padded to one of a few lengths.
+        """Return this host's batches, in a few shapes.
 
         Batches have the layout of the forecasting task with one task in each pack, and two entries
         of our own: `item` (P,) int32 and `weight` (P,) float32, zero for padding.
         """
-        plan = []
-        for (length, slots), members in sorted(self._buckets(range(len(self.tasks))).items()):
-            packs = min(max(1, self._batch_size // slots), math.ceil(len(members) / hosts))
-            for start in range(0, len(members), packs * hosts):
-                begin = start + host * packs
-                plan.append((length, slots, packs, members[begin : begin + packs]))
+        plan: list[tuple[Shape, int, Sequence[int]]] = []
+        for shape, members in deal(dict(enumerate(map(self._shape, self.tasks)))):
+            most = max(1, self._batch_size // shape.slots) * hosts
+            # As many packs in each batch, so that the last one is as full as the first.
+            packs = math.ceil(len(members) / math.ceil(len(members) / most) / hosts)
+            starts = range(host * packs, len(members) + host * packs, packs * hosts)
+            plan += [(shape, packs, members[start : start + packs]) for start in starts]
         return _Lazy(plan, self._batch)
 
     def sums(self, predict: Predict, batch: Batch) -> Sums:
@@ -351,8 +348,8 @@ class ForecastEvaluator:
         """Forecast the given windows and return what a fan chart draws of each."""
         tasks = sorted({self._task_of[index] for index in windows})
         found: dict[int, np.ndarray] = {}
-        for (length, slots), members in self._buckets(tasks).items():
-            batch = self._batch(length, slots, len(members), members)
+        for shape, members in deal({number: self._shape(self.tasks[number]) for number in tasks}):
+            batch = self._batch(shape, len(members), members)
             found.update(self._forecasts(predict, batch))
         return [self._panel(index, found[index]) for index in windows]
 
@@ -370,42 +367,23 @@ class ForecastEvaluator:
             covariates={f"covariate {number}": row for number, row in enumerate(covariates)},
         )
 
-    def _buckets(self, tasks: Iterable[int]) -> dict[tuple[int, int], list[int]]:
-        """Tasks by padded context length and rows of a pack: two lengths in an octave.
+    def _shape(self, task: Task) -> Shape:
+        """Size of a task without padding."""
+        window = self.windows[task.windows[0]]
+        return Shape(
+            math.ceil(min(len(window.past), self._context_length) / self._patch),
+            math.ceil(len(window.label) / self._patch),
+            len(task.windows) + len(task.covariates),
+        )
 
-        Few tasks take the next longer shape that there is, as compiling one more costs more than
-        their padding.
-        """
-        longest = math.ceil(self._context_length / self._patch)
-        classes: dict[int, list[int]] = {}
-        for number in tasks:
-            past = self.windows[self.tasks[number].windows[0]].past
-            needed = min(len(past), self._context_length)
-            size = bucket(math.ceil(needed / self._patch), longest)
-            classes.setdefault(size, []).append(number)
-        buckets: dict[tuple[int, int], list[int]] = {}
-        waiting: list[int] = []
-        padding = 0
-        sizes = sorted(classes)
-        for size, longer in zip(sizes, [*sizes[1:], None], strict=True):
-            waiting += classes[size]
-            padding += len(waiting) * ((longer or 0) - size)
-            if longer is None or padding > _COMPILE_PATCHES:
-                slots = max(
-                    len(self.tasks[number].windows) + len(self.tasks[number].covariates)
-                    for number in waiting
-                )
-                buckets[size * self._patch, slots] = waiting
-                waiting, padding = [], 0
-        return buckets
-
-    def _batch(self, length: int, slots: int, packs: int, members: Sequence[int]) -> Batch:
-        """Left-pad the contexts of the tasks `members` to `length` and fill up to `packs` packs."""
+    def _batch(self, shape: Shape, packs: int, members: Sequence[int]) -> Batch:
+        """Left-pad the contexts of the tasks `members` and fill up to `packs` packs."""
+        length, horizon, slots = *(self._patch * x for x in shape[:2]), shape.slots
         missing = np.float32(np.nan)
         batch = {
             "context": np.full((packs, slots, length), missing),
-            "target": np.full((packs, slots, self._horizon), missing),
-            "future": np.full((packs, slots, self._horizon), missing),
+            "target": np.full((packs, slots, horizon), missing),
+            "future": np.full((packs, slots, horizon), missing),
             "group": np.full((packs, slots), -1, np.int32),
             "patches": np.ones(packs, np.int32),
             "item": np.full(packs, -1, np.int32),
@@ -423,8 +401,7 @@ class ForecastEvaluator:
             known = slice(len(rows) - len(task.known), len(rows))
             batch["future"][pack, known, : task.known.shape[-1]] = task.known
             batch["group"][pack, : len(rows)] = 0
-            horizon = self.datasets[windows[0].dataset].horizon
-            batch["patches"][pack] = math.ceil(horizon / self._patch)
+            batch["patches"][pack] = math.ceil(len(windows[0].label) / self._patch)
             batch["item"][pack] = number
             batch["weight"][pack] = 1.0
         return batch
