@@ -110,7 +110,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from benchmarks import chronos2_train_step as steps
+    from tsmjax import allocator
     from tsmjax.models import chronos2
+
+    allocator.keep_freed()  # as `python -m tsmjax.main` does; it serves both sides
 
     (batch,), (group,) = options.batch, options.group
     model = chronos2.Config(

@@ -14,12 +14,12 @@ def keep_freed() -> None:
 
     XLA allocates the temporaries of a step on the CPU anew each time. glibc takes large blocks from
     the kernel and gives them back at once, so that every step touches, and the kernel zeroes, all
-    of their pages again: up to a fifth of a step. There is one arena then, since those of threads
+    of their pages again: up to two fifths of a step. There is one arena then, since those of threads
     cannot hold large blocks; to be called before threads start. MALLOC_… in the environment wins.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt(_ARENA_MAX, 1)
-    mallopt(_MMAP_THRESHOLD, 2**30)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_MMAP_THRESHOLD, 2**31 - 1)  # the largest there is; beyond it blocks are given back
+    mallopt(_TRIM_THRESHOLD, -1)  # never
