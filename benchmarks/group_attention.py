@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     parser.add_argument("--group", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--remat", default="none", choices=("none", "dots", "full"), help="of ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory_gb", type=float, default=8.0, help="limit of a case")
     parser.add_argument("--seconds", type=float, default=300.0, help="limit of a case")
@@ -71,7 +72,7 @@ def main() -> None:
 
 def run_case(options: argparse.Namespace, side: str, batch: int, group: int) -> dict[str, Any]:
     """Measure one case in a child process: {ms, mb, device}, or {failed: why}."""
-    shared = ("size", "context", "horizon", "precision", "repeats")
+    shared = ("size", "context", "horizon", "precision", "remat", "repeats")
     command = [sys.executable, "-m", "benchmarks.group_attention", "--side", side]
     command += [f"--{name}={getattr(options, name)}" for name in shared]
     command += [f"--batch={batch}", f"--group={group}"]
@@ -121,6 +122,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         context_length=options.context,
         max_output_patches=-(-options.horizon // 16),
         dropout_rate=0.0,
+        remat=options.remat,
         scan_layers=False,
     )
     device = jax.devices()[0]

@@ -117,6 +117,7 @@ def compare(model: ttm.Config, channels: int, options: argparse.Namespace) -> di
                 ("reference", theirs.predict),
                 ("reference_forward", theirs.forecast),
             ):
+                run()  # finds the caches and the freed memory of the other side
                 times["predict", side] += whole(run, options.steps)
             print(f"{channels} channels, round {number + 1}", file=sys.stderr)
         figures: dict[str, Any] = {"forecast_difference": apart}

@@ -14,7 +14,7 @@ def keep_freed() -> None:
 
     XLA allocates the temporaries of a step on the CPU anew each time. glibc takes large blocks from
     the kernel and gives them back at once, so that every step touches, and the kernel zeroes, all
-    of their pages again: up to two fifths of a step. There is one arena then, since those of threads
+    of their pages again: up to two fifths of a step. There is one arena then, as those of threads
     cannot hold large blocks; to be called before threads start. MALLOC_… in the environment wins.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
