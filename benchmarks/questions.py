@@ -78,7 +78,7 @@ def _ttm(found: Result) -> Iterable[Answer]:
 
 
 def _last(found: Result) -> Iterable[Answer]:
-    net = found["net"].upper().replace("_", "-")
+    net = {"last_e": "LAST-E", "shiftfuse": "ShiftFuse"}[found["net"]]
     what = f"training step of {net} {found['size']}, {found['batch']} clips, beside PyTorch"
     yield Answer(what, *_times(found), f"{found['ratio']:.2f}", "1")
 
