@@ -25,9 +25,9 @@ def start(data: Path, folder: Path) -> subprocess.Popen:
         **{"teacher_epochs": "7 epochs", "student_epochs": "7 epochs"},
         "pretraining_epochs": "12 epochs",
     }
-    command = [sys.executable, "-m", "tsmjax.experiments", "run", str(FILE), "--dir", str(folder)]
+    command = [sys.executable, "-m", "tsmjax.experiments", "run", str(FILE)]
     return subprocess.Popen(
-        [*command, *(f"{name}={value}" for name, value in words.items())],
+        [*command, *(f"{name}={value}" for name, value in words.items()), "--dir", str(folder)],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
