@@ -102,6 +102,20 @@ def test_a_failed_stage_stops_the_rest_and_is_tried_again(tmp_path, monkeypatch,
     assert starts(tmp_path) == {"data": 1, "student": 2, "scores": 1}
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_stopped_stage_left_is_removed_and_nothing_else(tmp_path, monkeypatch, begun):
+    fake(monkeypatch)
+    monkeypatch.setenv("SCORES", "{}")
+    left = [tmp_path / "out" / stage / "left.txt" for stage in ("data", "student")]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+        if begun:
+            path.parent.with_suffix(".log").touch()
+    assert pipeline.run(example(tmp_path)) == 0
+    assert [path.exists() for path in left] == [not begun, True]  # a training goes on in its folder
+
+
 def test_a_stage_that_is_over_may_not_change(tmp_path, monkeypatch):
     fake(monkeypatch)
     monkeypatch.setenv("SCORES", "{}")

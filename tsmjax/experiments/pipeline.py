@@ -26,7 +26,8 @@ those of `results.json`, of the test part where it has them, by full name or by 
 slash. A condition on a stage that was skipped does not hold.
 
 `pipeline.json` in the folder says which stages are over. The same command goes on after the last of
-them, however it was stopped: training resumes from its checkpoint, other commands start again.
+them, however it was stopped: training resumes from its checkpoint, other commands start again in an
+empty folder.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import json
 import operator
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -193,8 +195,11 @@ def _run_stage(
 ) -> int:
     log = _log(pipeline, stage)
     _tell(f"{stage.name}: {stage.run} (output in {log})")
+    own = Path(pipeline.folder) / stage.name
+    if stage.run != "train" and log.exists():
+        shutil.rmtree(own, ignore_errors=True)  # what an attempt left that was stopped
     if stage.run in ("evaluate", "export"):  # others make their folder themselves
-        (Path(pipeline.folder) / stage.name).mkdir(parents=True, exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     process = processes.start(command, log, dict(os.environ))
     asked = False
