@@ -35,7 +35,7 @@ STAGE = textwrap.dedent("""
     folder, name, *rest = sys.argv[1:]
     here = pathlib.Path(folder) / name
     here.mkdir(parents=True, exist_ok=True)
-    with (here / "starts").open("a") as file:
+    with here.with_suffix(".starts").open("a") as file:
         file.write("x")
     (here / "arguments").write_text(json.dumps(rest))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
@@ -65,7 +65,7 @@ def example(tmp_path, text=FILE, values=()):
 
 
 def starts(tmp_path):
-    return {path.parent.name: len(path.read_text()) for path in tmp_path.glob("out/*/starts")}
+    return {path.stem: len(path.read_text()) for path in tmp_path.glob("out/*.starts")}
 
 
 def arguments(tmp_path, name):
