@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -111,14 +111,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="of every run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--once", nargs="+", choices=ROWS, default=[], help="first seed alone")
     parser.add_argument("--workdir", type=Path, default=Path("runs/last_distill"))
     parser.add_argument("--json", type=Path, help="also write the line to this file")
     options = parser.parse_args()
 
     runs = Runs(options.workdir, options.size, options.epochs)
     rows = {
-        name: [top1(ROWS[name](runs, seed), name) for seed in options.seeds]
-        for name in options.only
+        name: [top1(ROWS[name](runs, seed), name) for seed in seeds]
+        for names, seeds in ((options.only, options.seeds), (options.once, options.seeds[:1]))
+        for name in names
     }
     teachers = [clip_models.predict(runs.alone(0, stream), stream) for stream in STREAMS]
     together = clip_models.ensemble(teachers, list(STREAMS.values()))
@@ -151,11 +153,13 @@ def show(result: dict[str, Any]) -> None:
     table.add_column("")
     for column in (*(f"seed {seed}" for seed in result["seeds"]), "mean", "beside alone"):
         table.add_column(column, justify="right")
-    means = {name: statistics.mean(scores) for name, scores in result["rows"].items()}
+    alone = result["rows"].get("alone", [])
     for name, scores in result["rows"].items():
-        gain = f"{100 * (means[name] - means['alone']):+.2f}" if "alone" in means else ""
-        told = (f"{100 * score:.2f}" for score in (*scores, means[name]))
-        table.add_row(name.replace("_", ", "), *told, gain)
+        told = [f"{100 * score:.2f}" for score in scores]
+        told += [""] * (len(result["seeds"]) - len(scores)) + [f"{100 * mean(scores):.2f}"]
+        if alone:  # of the same seeds
+            told.append(f"{100 * (mean(scores) - mean(alone[: len(scores)])):+.2f}")
+        table.add_row(name.replace("_", ", "), *told)
     table.add_section()
     for name, score in result["teachers"].items():
         table.add_row(f"teacher: {name}", f"{100 * score:.2f}")
