@@ -20,7 +20,9 @@ FILE = ROOT / "configs" / "last_pipeline.yaml"
 def start(data: Path, folder: Path) -> subprocess.Popen:
     """Few epochs of ShiftFuse, so that the first student falls short of 88 %."""
     words = {
-        **{"kind": "ucla", "dataset": "ucla", "size": "nano", "teacher": "configs/shiftfuse.py"},
+        # The words of the teachers' config are those of the data set: nano for them, too.
+        **{"kind": "ucla", "dataset": "ucla,nano", "size": "nano"},
+        "teacher": "configs/shiftfuse.py",
         "raw": data / "data" / "skeleton" / "nw_ucla_all_sqe.tar.xz",
         **{"teacher_epochs": "7 epochs", "student_epochs": "7 epochs"},
         "pretraining_epochs": "12 epochs",
