@@ -31,7 +31,7 @@ def start(data: Path, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [*command, *(f"{name}={value}" for name, value in words.items()), "--dir", str(folder)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,7 +51,8 @@ def wait_for_work(process: subprocess.Popen, stage: dict, folder: Path) -> None:
     if stage["run"] != "train":
         time.sleep(4)
     else:
-        while not [*(folder / stage["name"] / "checkpoints").glob("[0-9]*")]:
+        saved = folder / stage["name"] / "checkpoints"
+        while not any(path.name.isdigit() for path in saved.glob("*")):  # others are half written
             assert process.poll() is None
             time.sleep(0.1)
 
