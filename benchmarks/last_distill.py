@@ -59,14 +59,13 @@ class Runs:
         """From labels."""
         return self.run(stream, shiftfuse.get_config(f"{self.words},{stream}"), seed)
 
-    def distilled(self, seed: int, start: str = "") -> str:
-        """From labels and the four teachers; from the weights of `start`."""
+    def distilled(self, seed: int) -> str:
+        """From labels and the four teachers."""
         words = [f"teacher={self.alone(0, stream)}" for stream in STREAMS]
-        words += [f"init={start}"] if start else []
         config = last_distill.get_config(",".join([self.words, "joint", *words]))
         weighed = zip(config.task.teachers, STREAMS.values(), strict=True)
         config.task.teachers = tuple({**teacher, "weight": weight} for teacher, weight in weighed)
-        return self.run("pretrained_distilled" if start else "distilled", config, seed)
+        return self.run("distilled", config, seed)
 
     def averaged(self, seed: int) -> str:
         """From labels; the mean of the weights over the last quarter of the epochs."""
@@ -89,10 +88,6 @@ class Runs:
         words = f"{self.words},joint,init={self.encoder(seed)}"
         return self.run("pretrained", shiftfuse.get_config(words), seed)
 
-    def pretrained_distilled(self, seed: int) -> str:
-        """From labels and the four teachers, from the weights of the encoder."""
-        return self.distilled(seed, self.encoder(seed))
-
 
 ROWS: dict[str, Callable[[Runs, int], str]] = {
     "alone": Runs.alone,
@@ -100,7 +95,6 @@ ROWS: dict[str, Callable[[Runs, int], str]] = {
     "averaged": Runs.averaged,
     "pretrained": Runs.pretrained,
     "causal": Runs.causal,
-    "pretrained_distilled": Runs.pretrained_distilled,
 }
 
 
@@ -159,7 +153,7 @@ def show(result: dict[str, Any]) -> None:
         told += [""] * (len(result["seeds"]) - len(scores)) + [f"{100 * mean(scores):.2f}"]
         if alone:  # of the same seeds
             told.append(f"{100 * (mean(scores) - mean(alone[: len(scores)])):+.2f}")
-        table.add_row(name.replace("_", ", "), *told)
+        table.add_row(name, *told)
     table.add_section()
     for name, score in result["teachers"].items():
         table.add_row(f"teacher: {name}", f"{100 * score:.2f}")

@@ -49,7 +49,7 @@ def _step(found: Result) -> Iterable[Answer]:
     what = f"training step of Chronos-2 {found['size']}, {found['batch']} series of"
     what += f" {found['context']:,} steps, {_name(found['precision'])}"
     bar = {"tiny": "1.6", "small": "1.8", "base": "1.8"}.get(found["size"], "–")
-    if found.get("reference_precision", found["precision"]) != found["precision"]:
+    if found["reference_precision"] != found["precision"]:
         what, bar = f"{what}, beside {_name(found['reference_precision'])}", "–"
     if found["compile"]:
         what, bar = f"{what}, beside torch.compile", "–"

@@ -1,4 +1,4 @@
-"""Shapes of an evaluation, against all ways of dealing."""
+"""Shapes of an evaluation, against all ways to cut it."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tsmjax.evals import shapes
-from tsmjax.evals.shapes import Shape, deal
+from tsmjax.evals.shapes import Shape, by_length
 
 
 def cost(parts):
@@ -25,7 +25,7 @@ def test_no_other_cut_by_length_is_cheaper(monkeypatch, seed):
         Shape(*map(int, row))
         for row in zip(*(rng.integers(1, n, 12) for n in (30, 4, 3)), strict=True)
     ]
-    dealt = deal(dict(enumerate(tasks)))
+    dealt = by_length(dict(enumerate(tasks)))
     assert sorted(number for _, members in dealt for number in members) == [*range(12)]
     for shape, members in dealt:
         assert shape == functools.reduce(Shape.covering, (tasks[number] for number in members))
@@ -42,5 +42,5 @@ def test_no_other_cut_by_length_is_cheaper(monkeypatch, seed):
 
 def test_few_tasks_share_one_shape():
     tasks = {7: Shape(3, 1, 1), 2: Shape(20, 2, 1), 5: Shape(5, 1, 4)}
-    assert deal(tasks) == [(Shape(20, 2, 4), [7, 5, 2])]
-    assert deal({}) == []
+    assert by_length(tasks) == [(Shape(20, 2, 4), [7, 5, 2])]
+    assert by_length({}) == []

@@ -1,11 +1,13 @@
 """Pipelines whose stages are small programs instead of trainings."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -114,6 +116,18 @@ def test_what_a_stopped_stage_left_is_removed_and_nothing_else(tmp_path, monkeyp
             path.parent.with_suffix(".log").touch()
     assert pipeline.run(example(tmp_path)) == 0
     assert [path.exists() for path in left] == [not begun, True]  # a training goes on in its folder
+
+
+def test_a_stopped_stage_that_still_writes_is_waited_for(tmp_path, monkeypatch):
+    fake(monkeypatch)
+    monkeypatch.setenv("SCORES", "{}")
+    planned, left = example(tmp_path), tmp_path / "out" / "data" / "left.txt"
+    left.parent.mkdir(parents=True)
+    file = left.parent.with_suffix(".log").open("ab")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    threading.Timer(0.5, lambda: (left.touch(), file.close())).start()
+    assert pipeline.run(planned) == 0
+    assert file.closed and not left.exists()
 
 
 def test_a_stage_that_is_over_may_not_change(tmp_path, monkeypatch):

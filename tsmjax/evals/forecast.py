@@ -20,7 +20,7 @@ from tsmjax.data.arrow import Item
 from tsmjax.errors import InputError
 from tsmjax.evals import details, metrics
 from tsmjax.evals.evaluator import Batch, Predict, Sums
-from tsmjax.evals.shapes import Shape, deal
+from tsmjax.evals.shapes import Shape, by_length
 
 if TYPE_CHECKING:
     from tsmjax.monitor.plots import Panel
@@ -198,7 +198,7 @@ class ForecastEvaluator:
         of our own: `item` (P,) int32 and `weight` (P,) float32, zero for padding.
         """
         plan: list[tuple[Shape, int, Sequence[int]]] = []
-        for shape, members in deal(dict(enumerate(map(self._shape, self.tasks)))):
+        for shape, members in by_length(dict(enumerate(map(self._shape, self.tasks)))):
             most = max(1, self._batch_size // shape.slots) * hosts
             # As many packs in each batch, so that the last one is as full as the first.
             packs = math.ceil(len(members) / math.ceil(len(members) / most) / hosts)
@@ -348,7 +348,8 @@ class ForecastEvaluator:
         """Forecast the given windows and return what a fan chart draws of each."""
         tasks = sorted({self._task_of[index] for index in windows})
         found: dict[int, np.ndarray] = {}
-        for shape, members in deal({number: self._shape(self.tasks[number]) for number in tasks}):
+        shapes = {number: self._shape(self.tasks[number]) for number in tasks}
+        for shape, members in by_length(shapes):
             batch = self._batch(shape, len(members), members)
             found.update(self._forecasts(predict, batch))
         return [self._panel(index, found[index]) for index in windows]
@@ -378,7 +379,8 @@ class ForecastEvaluator:
 
     def _batch(self, shape: Shape, packs: int, members: Sequence[int]) -> Batch:
         """Left-pad the contexts of the tasks `members` and fill up to `packs` packs."""
-        length, horizon, slots = *(self._patch * x for x in shape[:2]), shape.slots
+        slots, length = shape.slots, shape.context * self._patch
+        horizon = shape.future * self._patch
         missing = np.float32(np.nan)
         batch = {
             "context": np.full((packs, slots, length), missing),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -32,15 +31,15 @@ class Shape(NamedTuple):
         return Shape(*map(max, self, other))
 
 
-def deal(tasks: Mapping[int, Shape]) -> list[tuple[Shape, list[int]]]:
-    """Deal tasks to few shapes, by the length of their past.
+def by_length(tasks: Mapping[int, Shape]) -> list[tuple[Shape, list[int]]]:
+    """Put tasks into groups of neighbouring lengths of their past, each of one shape.
 
     Args:
       tasks: shape of each task by its number.
 
     Returns:
-      Shapes and the numbers of their tasks, short pasts first, so that the padding of all tasks is
-      least, where the time to compile a shape counts as padding too.
+      The shape of each group and the numbers of its tasks, short pasts first. No other cut has
+      less padding in all, where the time to compile a shape counts as padding too.
     """
     members: dict[int, list[int]] = {}
     largest: dict[int, Shape] = {}
@@ -48,19 +47,19 @@ def deal(tasks: Mapping[int, Shape]) -> list[tuple[Shape, list[int]]]:
         members.setdefault(shape.context, []).append(number)
         largest[shape.context] = largest.get(shape.context, shape).covering(shape)
     sizes = sorted(members)
-    # Of the first 0, 1, 2, … sizes: the least cost, and where the last of their shapes begins.
-    best: list[tuple[int, int]] = [(0, 0)]
+    # Of the first 0, 1, 2, … sizes: the least cost; where their last group begins, and its shape.
+    best = [(0, 0, Shape(0, 0, 0))]
     for end in range(1, len(sizes) + 1):
-        shape, count, choices = largest[sizes[end - 1]], 0, []
+        shape, count, choices = best[0][2], 0, []
         for begin in reversed(range(end)):
             shape = shape.covering(largest[sizes[begin]])
             count += len(members[sizes[begin]])
-            choices.append((best[begin][0] + count * shape.patches + _COMPILE_PATCHES, begin))
+            cost = best[begin][0] + count * shape.patches + _COMPILE_PATCHES
+            choices.append((cost, begin, shape))
         best.append(min(choices))
-    found, end = [], len(sizes)
+    groups, end = [], len(sizes)
     while end:
-        some = sizes[best[end][1] : end]
-        shape = functools.reduce(Shape.covering, (largest[size] for size in some))
-        found.append((shape, [number for size in some for number in members[size]]))
-        end = best[end][1]
-    return found[::-1]
+        _, begin, shape = best[end]
+        groups.append((shape, [number for size in sizes[begin:end] for number in members[size]]))
+        end = begin
+    return groups[::-1]

@@ -197,7 +197,8 @@ def _run_stage(
     _tell(f"{stage.name}: {stage.run} (output in {log})")
     own = Path(pipeline.folder) / stage.name
     if stage.run != "train" and log.exists():
-        shutil.rmtree(own, ignore_errors=True)  # what an attempt left that was stopped
+        processes.wait(log)  # of an attempt that was stopped; then what it left can go
+        shutil.rmtree(own, ignore_errors=True)
     if stage.run in ("evaluate", "export"):  # others make their folder themselves
         own.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

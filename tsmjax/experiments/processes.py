@@ -54,6 +54,12 @@ def start(
         )
 
 
+def wait(log: Path) -> None:
+    """Wait for the process that still writes to a log, if there is one."""
+    with log.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def last_line(log: Path) -> str:
     """Return the last line that a process has written."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
