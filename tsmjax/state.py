@@ -153,15 +153,15 @@ def replace_model(state: Tree, frozen: Tree, model: Tree, stats: Tree) -> tuple[
     params = {**state["params"], "model": _put(state["params"]["model"], loaded)}
     new_stats = {**state["stats"], "model": _put(state["stats"]["model"], flatten(stats))}
     average = jax.tree.map(jnp.copy, params) if state["average"] else {}
-    held = flatten(frozen["params"].get("model", {}))
+    state = {**state, "params": params, "stats": new_stats, "average": average}
+    if "model" not in frozen["params"]:  # an empty one would not be found in a run's folder again
+        return state, frozen
+    held = flatten(frozen["params"]["model"])
     for path in [path for path in loaded if path in held and held[path].dtype == jnp.int8]:
         scale = f"{path}_scale"
         loaded[path], loaded[scale] = int8.quantise(loaded[path], held[scale].dtype)
-    new_frozen = {
-        **frozen,
-        "params": {**frozen["params"], "model": _put(unflatten(held), loaded)},
-    }
-    return {**state, "params": params, "stats": new_stats, "average": average}, new_frozen
+    replaced = {**frozen["params"], "model": _put(unflatten(held), loaded)}
+    return state, {**frozen, "params": replaced}
 
 
 def replace_frozen(frozen: Tree, path: str, params: Tree, stats: Tree) -> Tree:

@@ -161,6 +161,23 @@ def test_the_teachers_are_the_checkpoints_statistics_included(folder, taught):
             np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
+def test_a_student_that_starts_from_a_run_finds_its_teachers_again(folder, taught, tmp_path):
+    values = config(folder, [(TEACHER, taught)])
+    _, params, stats = abstract(lambda rngs: last.Model(last.Config(**STUDENT), rngs=rngs))
+    saved = resolve(base(folder, STUDENT)).to_dict()
+    checkpoint.save_weights(tmp_path / "first", drawn(params, 3), drawn(stats, 4), saved, {})
+    values["checkpoint"] |= {"init_from": str(tmp_path / "first")}
+    task = resolve(values).build_task()
+    plan = state.blueprint(task, task.config.optim)
+    fresh = {"params": drawn(plan.params, 0), "stats": drawn(plan.stats, 0), "average": {}}
+    _, frozen = fresh_state(task.config, plan, lambda key: (fresh, drawn(plan.frozen, 0)), task)
+    checkpoint.save_frozen(tmp_path / "run", frozen, "")
+    again = checkpoint.load_frozen(tmp_path / "run", plan.frozen)
+    assert flatten(again).keys() == flatten(frozen).keys()
+    for path, leaf in flatten(frozen).items():
+        np.testing.assert_array_equal(flatten(again)[path], leaf, err_msg=path)
+
+
 def test_the_terms_are_those_of_both_models_on_one_augmented_clip(folder, taught):
     task = resolve(config(folder, [(TEACHER, taught)], gamma=0.5)).build_task()
     plan = state.blueprint(task, task.config.optim)
