@@ -17,13 +17,13 @@ from tsmjax.models.chronos2 import PRESETS, QUANTILES_13, QUANTILES_21
 # What most series are: with trend and seasons, and on a GPU of all kinds, made as they are needed.
 SERIES = {
     "20": "embedded:tsi?series=80000",
-    "40": "embedded:tsi?series=120000",
+    "40": "embedded:tsi?series=160000",
     "gpu": "generated:corpus?max_length=1024",
 }
 # What differs from the 20 minutes.
 CHANGES = {
     "20": {},
-    "40": {"optim": {"length": "41_000 steps"}},
+    "40": {"optim": {"length": "65_000 steps"}},
     "gpu": {
         "model": {
             **PRESETS["small"],
