@@ -94,6 +94,15 @@ def test_conditions_choose_the_stages(tmp_path, monkeypatch, score, ran, evaluat
     assert set(starts(tmp_path).values()) == {1}
 
 
+def test_the_folder_may_stand_between_the_file_and_its_values(tmp_path, monkeypatch):
+    fake(monkeypatch)
+    monkeypatch.setenv("SCORES", "{}")
+    example(tmp_path)
+    out = tmp_path / "out"
+    assert command._run([str(tmp_path / "p.yaml"), "--dir", str(out), "clips=mine"]) == 0
+    assert arguments(tmp_path, "data")[2] == "mine"
+
+
 def test_a_failed_stage_stops_the_rest_and_is_tried_again(tmp_path, monkeypatch, capsys):
     fake(monkeypatch)
     monkeypatch.setenv("SCORES", json.dumps({"student": "fail"}))

@@ -157,7 +157,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("values", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--dir", type=Path, help="folder of the stages, instead of the file's")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     return pipeline.run(pipeline.load(options.file, options.values, options.dir))
 
 
