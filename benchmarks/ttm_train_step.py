@@ -40,7 +40,7 @@ from tsmjax.config import resolve
 from tsmjax.data.arrow_writer import write_dataset
 from tsmjax.data.pipeline import Pipeline
 from tsmjax.evals.evaluator import read_ahead
-from tsmjax.in_flight import InFlight
+from tsmjax.in_flight import InFlight, overlapped
 from tsmjax.models import ttm
 
 Times = list[tuple[float, float]]  # (wall, CPU) milliseconds of each step
@@ -215,12 +215,13 @@ class Ours:
 
     def predict(self) -> np.ndarray:
         """Forecast all windows, (windows, F, C)."""
-        forecasts = []
-        for windows in read_ahead(self._windows()):
-            params, stats = self._first["params"], self._first["stats"]
-            found = self._predict(params, stats, self._frozen, self._put(windows))
-            forecasts.append(np.asarray(found)[:, :, 0].swapaxes(1, 2))
-        return np.concatenate(forecasts)
+        params, stats = self._first["params"], self._first["stats"]
+
+        def forward(windows: dict[str, np.ndarray]) -> jax.Array:
+            return self._predict(params, stats, self._frozen, self._put(windows))
+
+        found = overlapped(forward, read_ahead(self._windows()))
+        return np.concatenate([forecast[:, :, 0].swapaxes(1, 2) for forecast in found])
 
     def _windows(self) -> Iterator[dict[str, np.ndarray]]:
         """All windows of the table, in batches."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tsmjax.errors import InputError
-from tsmjax.in_flight import InFlight
+from tsmjax.in_flight import InFlight, overlapped
 
 
 class Counted:
@@ -55,3 +55,19 @@ def test_too_many_bad_steps_in_a_row_end_the_run_after_they_are_reported():
     with pytest.raises(InputError, match="stopped at step 8"):
         flight.add(8, metrics(loss=float("nan"), bad=3), 0.0)
     assert [at for at, *_ in watched] == [7, 8]
+
+
+def test_a_forward_pass_starts_before_the_last_one_is_waited_for():
+    events = []
+
+    class Result:
+        def __init__(self, number):
+            events.append(f"start {number}")
+            self.number = number
+
+        def __array__(self, dtype=None, copy=None):
+            events.append(f"wait {self.number}")
+            return np.array(self.number)
+
+    assert [int(result) for result in overlapped(Result, range(3))] == [0, 1, 2]
+    assert events == ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]

@@ -1,14 +1,29 @@
-"""Steps that were dispatched and have not finished."""
+"""Steps and forward passes that were dispatched and have not finished."""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from tsmjax.errors import InputError
+
+T = TypeVar("T")
+
+
+def overlapped(forward: Callable[[T], jax.Array], batches: Iterable[T]) -> Iterator[np.ndarray]:
+    """Yield the result of each forward pass on the host, while the device works on the next one."""
+    before = None
+    for batch in batches:
+        current = forward(batch)
+        if before is not None:
+            yield np.asarray(before)
+        before = current
+    if before is not None:
+        yield np.asarray(before)
 
 
 class InFlight:

@@ -99,7 +99,7 @@ def test_the_folder_may_stand_between_the_file_and_its_values(tmp_path, monkeypa
     monkeypatch.setenv("SCORES", "{}")
     example(tmp_path)
     out = tmp_path / "out"
-    assert command._run([str(tmp_path / "p.yaml"), "--dir", str(out), "clips=mine"]) == 0
+    assert command.main(["run", str(tmp_path / "p.yaml"), "--dir", str(out), "clips=mine"]) == 0
     assert arguments(tmp_path, "data")[2] == "mine"
 
 

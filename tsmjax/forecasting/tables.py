@@ -26,6 +26,7 @@ from tsmjax.forecasting import frames
 from tsmjax.forecasting.inputs import Series, prepare, to_numpy
 from tsmjax.forecasting.packing import bucket
 from tsmjax.forecasting.passes import Options
+from tsmjax.in_flight import overlapped
 from tsmjax.nn import functional
 from tsmjax.pretrained import Pretrained
 
@@ -208,12 +209,8 @@ class Passes:
         series = self._read(inputs, horizon)
         past, future, static, (mean, deviation), rows = self._rows(series, options, horizon)
         token = self._token(options.freq)
-        found = []
-        for part in self._batches(len(past), options.batch_size):
-            found.append(self._roll(past[part], future[part], static[part], horizon, token))
-            if options.after_batch:
-                options.after_batch()
-        forecasts = np.concatenate(found)  # (rows, predicted channels, Q, horizon)
+        # (rows, predicted channels, Q, horizon)
+        forecasts = self._roll(past, future, static, horizon, token, options)
         scale, shift = (part[:, : forecasts.shape[1], None, None] for part in (deviation, mean))
         return _by_task((forecasts * scale + shift).astype(np.float32), series, rows)
 
@@ -395,25 +392,50 @@ class Passes:
         return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
     def _roll(
-        self, past: np.ndarray, future: np.ndarray, static: np.ndarray, horizon: int, token: int
+        self,
+        past: np.ndarray,
+        future: np.ndarray,
+        static: np.ndarray,
+        horizon: int,
+        token: int,
+        options: Options,
     ) -> np.ndarray:
-        """Forecast (B, predicted channels, Q, horizon), window by window."""
+        """Forecast (R, predicted channels, Q, horizon), window by window."""
         window, found = self.config.horizon, []
         middle = len(self.config.quantiles) // 2
         for done in range(0, horizon, window):
             ahead = future[..., done : done + window]
             missing = window - ahead.shape[-1]
-            padded = np.pad(ahead, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-            arrays = {"context": self._in_place(past), "future": self._in_place(padded)}
-            arrays |= self._given(static)
-            if self.config.frequency_vocabulary:
-                arrays["frequency"] = np.full(len(past), token, np.int32)
-            forecast = self._start(self.params, self._placed(arrays, len(past)))
-            found.append(np.asarray(forecast, np.float32)[: len(past)])
-            steps = padded.copy()
+            ahead = np.pad(ahead, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+            found.append(self._window(past, ahead, static, token, options))
+            steps = ahead.copy()
             steps[:, : found[-1].shape[1]] = found[-1][:, :, middle]
             past = np.concatenate([past, steps], axis=-1)[..., -past.shape[-1] :]
         return np.concatenate(found, axis=-1)[..., :horizon]
+
+    def _window(
+        self,
+        past: np.ndarray,
+        ahead: np.ndarray,
+        static: np.ndarray,
+        token: int,
+        options: Options,
+    ) -> np.ndarray:
+        """Forecast one window of all rows, (R, predicted channels, Q, window), in batches."""
+
+        def start(part: slice) -> jax.Array:
+            arrays = {"context": self._in_place(past[part]), "future": self._in_place(ahead[part])}
+            arrays |= self._given(static[part])
+            if self.config.frequency_vocabulary:
+                arrays["frequency"] = np.full(len(past[part]), token, np.int32)
+            return self._start(self.params, self._placed(arrays, len(past[part])))
+
+        found, parts = [], self._batches(len(past), options.batch_size)
+        for part, forecast in zip(parts, overlapped(start, parts), strict=True):
+            found.append(forecast[: len(past[part])].astype(np.float32))
+            if options.after_batch:
+                options.after_batch()
+        return np.concatenate(found)
 
     def _given(self, static: np.ndarray) -> dict[str, np.ndarray]:
         """What the model is told of the categories (B, categories) of its rows."""
