@@ -4,7 +4,8 @@
     python -m benchmarks.chronos2_train_step --size base --context 2048 --batch 256 --precision bfloat16
 
 A step is forward, backward, clipping and AdamW, with dropout off; the figure is the median over
-repeats after eight steps that do not count, in which the heap of a process of several GB settles. The last line printed is JSON; ``--json FILE`` writes it too.
+repeats after eight steps that do not count, in which the heap of a process of several GB settles.
+The last line printed is JSON; ``--json FILE`` writes it too.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -105,9 +106,10 @@ def time_ours(
     batch: dict[str, np.ndarray],
     options: argparse.Namespace,
     warm: int = 1,
+    accumulate: int = 1,
 ) -> tuple[float, float, float | None]:
     """Return (seconds a step, seconds of the first call, peak device memory in GB)."""
-    train, current, frozen, placed, key = our_step(model, batch, options.precision)
+    train, current, frozen, placed, key = our_step(model, batch, options.precision, accumulate)
 
     def run() -> None:
         nonlocal current
@@ -124,14 +126,14 @@ def time_ours(
 
 
 def our_step(
-    model: chronos2.Config, batch: dict[str, np.ndarray], precision: str
+    model: chronos2.Config, batch: dict[str, np.ndarray], precision: str, accumulate: int = 1
 ) -> tuple[Any, Tree, Tree, Batch, jax.Array]:
     """Return the trainer's step, jitted, and what it takes: state, frozen leaves, batch, key."""
     config = resolve(
         {
             "model": {"family": "chronos2", **dataclasses.asdict(model)},
             "task": {"kind": "forecast"},
-            "optim": {"schedule": "constant", "precision": precision},
+            "optim": {"schedule": "constant", "precision": precision, "accumulate": accumulate},
             "mesh": {"replica": 1},
         }
     )

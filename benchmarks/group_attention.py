@@ -4,10 +4,11 @@
     python -m benchmarks.group_attention --size small --context 2048 --precision bfloat16
 
 The reference attends over all rows of a batch and masks other groups; we attend inside packs of one
-group. Every case is a process of its own, stopped at --memory_gb or --seconds. Memory is what the
-case adds to the peak of its process after a step on one group alone, so that libraries and the
-compiler do not count; on a GPU it is the peak of the allocator. The last line printed is JSON;
-``--json FILE`` writes it too.
+group. With --rows ours takes a batch in parts of so many rows, as `optim.accumulate` does: the same
+step in less memory. Every case is a process of its own, stopped at --memory_gb or --seconds. Memory
+is what the case adds to the peak of its process after a step on one group alone, so that libraries
+and the compiler do not count; on a GPU it is the peak of the allocator. The last line printed is
+JSON; ``--json FILE`` writes it too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--remat", default="none", choices=("none", "dots", "full"), help="of ours")
+    parser.add_argument("--rows", type=int, help="rows of ours at once, all if none")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory_gb", type=float, default=8.0, help="limit of a case")
     parser.add_argument("--seconds", type=float, default=300.0, help="limit of a case")
@@ -76,6 +78,7 @@ def run_case(options: argparse.Namespace, side: str, batch: int, group: int) -> 
     command = [sys.executable, "-m", "benchmarks.group_attention", "--side", side]
     command += [f"--{name}={getattr(options, name)}" for name in shared]
     command += [f"--batch={batch}", f"--group={group}"]
+    command += [f"--rows={options.rows}"] if options.rows else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as child:
         until, failed = time.monotonic() + options.seconds, ""
@@ -133,7 +136,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         settings = argparse.Namespace(**settings)
         example = steps.example(settings)
         if options.side == "ours":
-            return steps.time_ours(model, example, settings)[0]
+            parts = max(1, rows // (options.rows or rows))
+            return steps.time_ours(model, example, settings, accumulate=parts)[0]
         return steps.time_reference(model, example, settings)
 
     def peak() -> int:

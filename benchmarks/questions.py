@@ -194,8 +194,8 @@ QUESTIONS = {
     ),
     "group_memory": Question(
         "group_attention",
-        "--size small --context 512 --batch 256 512 1024 --group 16 --repeats 1 --memory_gb 17 "
-        "--seconds 900",
+        "--size small --context 512 --batch 256 512 1024 --group 16 --rows 128 --repeats 1 "
+        "--memory_gb 19 --seconds 900",
         30,
         _groups,
     ),
