@@ -59,7 +59,9 @@ def _step(found: Result) -> Iterable[Answer]:
 def _groups(found: Result) -> Iterable[Answer]:
     for case in found["cases"]:
         what = f"training step of Chronos-2 {found['size']}, {case['batch']:,} series of "
-        what += f"{found['context']:,} steps in groups of {case['group']}; memory that it adds"
+        what += f"{found['context']:,} steps in groups of {case['group']}"
+        what += f", ours in parts of {found['rows']}" if found.get("rows") else ""
+        what += "; memory that it adds"
         sides = [case[side] for side in ("ours", "reference")]
         texts = [x.get("failed") or f"{x['ms']:,.0f} ms; {x['mb']:,.0f} MB" for x in sides]
         ratio = "–"
