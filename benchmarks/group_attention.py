@@ -136,7 +136,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         settings = argparse.Namespace(**settings)
         example = steps.example(settings)
         if options.side == "ours":
-            parts = max(1, rows // (options.rows or rows))
+            parts = -(-rows // (options.rows or rows))
             return steps.time_ours(model, example, settings, accumulate=parts)[0]
         return steps.time_reference(model, example, settings)
 

@@ -15,7 +15,12 @@ T = TypeVar("T")
 
 
 def overlapped(forward: Callable[[T], jax.Array], batches: Iterable[T]) -> Iterator[np.ndarray]:
-    """Yield the result of each forward pass on the host, while the device works on the next one."""
+    """Yield the result of each forward pass on the host, while the device works on the next one.
+
+    Args:
+      forward: dispatches the pass of a batch, and does not wait for it.
+      batches: what `forward` takes; one more of them than was yielded is on the device.
+    """
     before = None
     for batch in batches:
         current = forward(batch)

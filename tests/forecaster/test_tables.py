@@ -110,6 +110,17 @@ def test_shorter_horizons_are_cut_and_longer_ones_rolled_on_the_median(alone):
     np.testing.assert_allclose(long[..., 6:12], second, rtol=1e-3, atol=1e-3)
 
 
+def test_batches_of_a_long_horizon_change_nothing_and_are_counted_once(alone):
+    values = np.random.default_rng(0).normal(size=(5, 40)).cumsum(axis=1)
+    calls = []
+    with pytest.warns(UserWarning, match="one pass reaches 6 steps"):
+        (whole,) = alone.predict([values], 15)
+    with pytest.warns(UserWarning, match="one pass reaches 6 steps"):
+        (found,) = alone.predict([values], 15, batch_size=2, after_batch=lambda: calls.append(1))
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 3
+
+
 def test_a_model_of_single_channels_forecasts_any_number_in_any_unit(alone):
     values = np.random.default_rng(0).normal(size=(3, 40)).cumsum(axis=1)
     together = alone.predict([values, values[:1, 10:]], 6)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -208,9 +208,7 @@ class Passes:
             )
         series = self._read(inputs, horizon)
         past, future, static, (mean, deviation), rows = self._rows(series, options, horizon)
-        token = self._token(options.freq)
-        # (rows, predicted channels, Q, horizon)
-        forecasts = self._roll(past, future, static, horizon, token, options)
+        forecasts = self._roll(past, future, static, horizon, options)
         scale, shift = (part[:, : forecasts.shape[1], None, None] for part in (deviation, mean))
         return _by_task((forecasts * scale + shift).astype(np.float32), series, rows)
 
@@ -397,7 +395,6 @@ class Passes:
         future: np.ndarray,
         static: np.ndarray,
         horizon: int,
-        token: int,
         options: Options,
     ) -> np.ndarray:
         """Forecast (R, predicted channels, Q, horizon), window by window."""
@@ -407,21 +404,22 @@ class Passes:
             ahead = future[..., done : done + window]
             missing = window - ahead.shape[-1]
             ahead = np.pad(ahead, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-            found.append(self._window(past, ahead, static, token, options))
+            parts = []
+            for forecast in self._window(past, ahead, static, options):
+                parts.append(forecast)
+                if options.after_batch and done + window >= horizon:
+                    options.after_batch()
+            found.append(np.concatenate(parts))
             steps = ahead.copy()
             steps[:, : found[-1].shape[1]] = found[-1][:, :, middle]
             past = np.concatenate([past, steps], axis=-1)[..., -past.shape[-1] :]
         return np.concatenate(found, axis=-1)[..., :horizon]
 
     def _window(
-        self,
-        past: np.ndarray,
-        ahead: np.ndarray,
-        static: np.ndarray,
-        token: int,
-        options: Options,
-    ) -> np.ndarray:
-        """Forecast one window of all rows, (R, predicted channels, Q, window), in batches."""
+        self, past: np.ndarray, ahead: np.ndarray, static: np.ndarray, options: Options
+    ) -> Iterator[np.ndarray]:
+        """Forecast one window of each batch of rows, (B, predicted channels, Q, window)."""
+        token = self._token(options.freq)
 
         def start(part: slice) -> jax.Array:
             arrays = {"context": self._in_place(past[part]), "future": self._in_place(ahead[part])}
@@ -430,12 +428,9 @@ class Passes:
                 arrays["frequency"] = np.full(len(past[part]), token, np.int32)
             return self._start(self.params, self._placed(arrays, len(past[part])))
 
-        found, parts = [], self._batches(len(past), options.batch_size)
+        parts = self._batches(len(past), options.batch_size)
         for part, forecast in zip(parts, overlapped(start, parts), strict=True):
-            found.append(forecast[: len(past[part])].astype(np.float32))
-            if options.after_batch:
-                options.after_batch()
-        return np.concatenate(found)
+            yield forecast[: len(past[part])].astype(np.float32)
 
     def _given(self, static: np.ndarray) -> dict[str, np.ndarray]:
         """What the model is told of the categories (B, categories) of its rows."""
