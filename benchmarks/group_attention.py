@@ -52,6 +52,10 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(options)))
         return
+    if options.rows and any(
+        batch > options.rows and batch % options.rows for batch in options.batch
+    ):
+        parser.error(f"--rows {options.rows} must divide every batch that is larger.")
 
     cases = []
     for batch in options.batch:
