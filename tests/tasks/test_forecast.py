@@ -128,6 +128,33 @@ def test_a_flipped_task_is_negated_in_all_its_rows():
     assert abs(np.corrcoef(signs.T)[0, 1]) < 0.25  # tasks of one pack are flipped on their own
 
 
+def test_the_negation_of_a_task_has_the_negated_forecast(modules):
+    plain, invariant = build(), build(flip_invariant=True)
+    batch = draw()
+    negation = batch | {name: -batch[name] for name in ("context", "future")}
+    forecast, negated = (
+        np.asarray(invariant.predict(modules.model, some)) for some in (batch, negation)
+    )
+    rows = batch["group"] >= 0
+    np.testing.assert_allclose(negated[rows], -forecast[rows][:, ::-1], rtol=1e-5, atol=1e-6)
+    one, other = (np.asarray(plain.predict(modules.model, some)) for some in (batch, negation))
+    mean = (one - other[:, :, ::-1]) / 2
+    np.testing.assert_allclose(forecast[rows], mean[rows], rtol=1e-5, atol=1e-6)
+    assert np.abs(one - mean)[rows].max() > 1e-3  # the model alone is not invariant
+
+
+def test_flip_invariance_needs_symmetric_quantiles():
+    model = {"family": "chronos2", **SIZE, "quantiles": (0.1, 0.5, 0.8)}
+    with pytest.raises(InputError, match="symmetrically about the median"):
+        resolve(
+            {
+                "model": model,
+                "task": {"kind": "forecast", "flip_invariant": True},
+                "data": {"sources": ({"path": "unused"},)},
+            }
+        ).build_task()
+
+
 def test_rows_that_are_tasks_of_their_own_are_mixed():
     task = build(mixup=0.9)
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tsmjax import config as config_lib
@@ -48,6 +49,9 @@ class Config:
         evenly from 0 … missing, and loses as many steps at random (Chronos, 2024, does so with
         0.2). Targets and known covariates stay.
       flip: share of the tasks whose values are negated in training.
+      flip_invariant: forecast a task and its negation, and return the mean of the one and the
+        negated other, at twice the cost: then the negated task has the negated forecast (the
+        `force_flip_invariance` of TimesFM 2.5).
       mixup: share of the rows that become convex sums of up to three rows of their batch in
         training (TSMixup; Chronos, 2024); only in batches of one slot a pack, where every row is a
         task of its own.
@@ -57,6 +61,7 @@ class Config:
     seasons: tuple[int, ...] = ()
     missing: float = 0.0
     flip: float = 0.0
+    flip_invariant: bool = False
     mixup: float = 0.0
 
     def __post_init__(self):
@@ -79,6 +84,12 @@ class Task(BaseTask):
         self.sharding, self.lora = self.family.SHARDING, self.family.LORA
         padded = config.task.reduction == "padded"
         self.coefficients = {"loss_padded": float(padded), "loss_observed": float(not padded)}
+        quantiles = np.asarray(config.model.quantiles)
+        if config.task.flip_invariant and not np.allclose(quantiles + quantiles[::-1], 1):
+            raise InputError(
+                "task.flip_invariant needs quantiles that lie symmetrically about the median, but "
+                f"model.quantiles is {list(config.model.quantiles)}."
+            )
         self.patch = config.model.output_patch_size
         longest = config.model.max_output_patches * self.patch
         self.prediction_length = config.data.prediction_length or longest
@@ -163,6 +174,17 @@ class Task(BaseTask):
 
     def predict(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Forecast quantiles (P, S, Q, H) in the units of the series, float32."""
+        if not self.config.task.flip_invariant:
+            return self._quantiles(model, batch)
+        signs = {"context": -1, "future": -1, "group": 1, "patches": 1}
+        both = {
+            name: jnp.concatenate([batch[name], sign * batch[name]]) for name, sign in signs.items()
+        }
+        plain, negated = jnp.split(self._quantiles(model, both), 2)
+        return (plain - negated[:, :, ::-1]) / 2
+
+    def _quantiles(self, model: nnx.Module, batch: Batch) -> jax.Array:
+        """Forecast each row as it is."""
         predictions, loc_scale = model(
             batch["context"],
             batch["future"],
