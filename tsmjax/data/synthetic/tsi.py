@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DEFAULTS = {"series": 20_000, "min_length": 32, "max_length": 1024, "missing": 0, "seed": 0}
+VERSION = 2  # of the series; to be raised when the same parameters make others
 BLOCK = 2500  # series that one worker process makes at a time
 _MEMORY = 200  # steps after which an autoregressive shock counts as forgotten
 
@@ -30,25 +31,29 @@ class Frequency(NamedTuple):
       shortest: least length.
       longest: greatest length.
       periods: steps of its seasons, shortest first; empty when there is none.
+      trend: median size of its trend beside its seasons: days and weeks of hours have little.
+      walks: how often it is a random walk, as prices are.
     """
 
     share: float
     shortest: int
     longest: int
     periods: tuple[float, ...]
+    trend: float
+    walks: float
 
 
 FREQUENCIES = {
-    "quarter_hour": Frequency(0.02, 256, 1024, (96, 672)),
-    "half_hour": Frequency(0.06, 192, 1024, (48, 336)),
-    "hour": Frequency(0.24, 96, 1024, (24, 168)),
-    "day": Frequency(0.20, 64, 1024, (7, 365.25)),
-    "business_day": Frequency(0.05, 64, 1024, (5, 261)),
-    "week": Frequency(0.03, 64, 600, (52.18,)),
-    "month": Frequency(0.22, 40, 420, (12,)),
-    "quarter": Frequency(0.09, 32, 200, (4,)),
-    "year": Frequency(0.04, 32, 160, ()),
-    "other": Frequency(0.05, 64, 1024, (0,)),  # 0: any period
+    "quarter_hour": Frequency(0.02, 256, 1024, (96, 672), 0.15, 0.03),
+    "half_hour": Frequency(0.06, 192, 1024, (48, 336), 0.15, 0.03),
+    "hour": Frequency(0.24, 96, 1024, (24, 168), 0.15, 0.03),
+    "day": Frequency(0.20, 64, 1024, (7, 365.25), 0.4, 0.06),
+    "business_day": Frequency(0.06, 64, 1024, (5, 261), 0.4, 0.6),
+    "week": Frequency(0.03, 64, 600, (52.18,), 0.6, 0.1),
+    "month": Frequency(0.21, 40, 420, (12,), 0.7, 0.06),
+    "quarter": Frequency(0.09, 32, 200, (4,), 0.7, 0.06),
+    "year": Frequency(0.04, 32, 160, (), 0.8, 0.2),
+    "other": Frequency(0.05, 64, 1024, (0,), 0.6, 0.06),  # 0: any period
 }
 _NAMES = tuple(FREQUENCIES)
 _SHARES = np.cumsum([frequency.share for frequency in FREQUENCIES.values()])
@@ -85,19 +90,19 @@ def sample(
     low, high = np.clip((frequency.shortest, frequency.longest), min_length, max_length)
     length = round(float(np.exp(random.uniform(np.log(low), np.log(high)))))
 
-    values = compose(random, length, frequency.periods)
+    values = compose(random, length, frequency)
     if random.random() < missing / 100:
         values[gaps(random, length)] = np.nan
     return values.astype(np.float32)
 
 
-def compose(random: np.random.Generator, length: int, periods: tuple[float, ...]) -> np.ndarray:
+def compose(random: np.random.Generator, length: int, frequency: Frequency) -> np.ndarray:
     """Return a series with all components, float64 of shape (length,), all finite."""
-    if random.random() < 0.06:
+    if random.random() < frequency.walks:
         return walk(random, length)
-    season = seasons(random, length, periods)
+    season = seasons(random, length, frequency.periods)
     # Strength of each component in units of the seasons'. Most real series follow one of them.
-    signal = season + _strength(random, 0.6, 1.2) * trend(random, length)
+    signal = season + _strength(random, frequency.trend, 1.2) * trend(random, length)
     if random.random() < 0.25:
         signal += _strength(random, 0.05, 1.0) * np.cumsum(random.standard_normal(length))
     signal += _strength(random, 0.2, 1.2) * noise(random, length)
