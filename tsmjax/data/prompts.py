@@ -20,7 +20,7 @@ from tsmjax.data.text import TextTokenizer
 from tsmjax.errors import InputError, closest
 from tsmjax.models.chronos_t5 import tokenize
 from tsmjax.models.sensorllm import Config
-from tsmjax.wearables.summaries import NUMBERS, summaries
+from tsmjax.wearables.summaries import told
 
 # Part of preprocess_type → column of the data set, in the order of a prompt.
 TEXTS = {
@@ -202,7 +202,7 @@ class Windows:
 
     A row is ``tokens``, ``ts_index`` (L,), ``lengths``, ``label``, and ``series`` and
     ``series_mask`` (C, W + 1) or, once they are known, the encoder's ``features`` (C, W + 1, E). A
-    model that reads them also gets ``statistics`` (C, S): summaries of the standardised channels.
+    model that reads them also gets ``statistics`` (C, S): what is `told` of standardised channels.
 
     Attributes:
       length: L, tokens of the longest prompt, rounded up.
@@ -331,21 +331,14 @@ class Windows:
 
     @functools.cached_property
     def _statistics(self) -> np.ndarray:
-        """Summaries of all channels (rows, C, S), in units of the training windows.
-
-        Deviations and changes differ by orders of magnitude among activities: they are told in
-        decades.
-        """
+        """What is told of all channels (rows, C, S), in units of the training windows."""
         facts = self.data.facts
         mean, std = (np.asarray(x, np.float32)[self._places, None] for x in (facts.mean, facts.std))
         std = np.where(std > 0, std, 1)
         chunks = np.array_split(np.arange(len(self.data)), -(-len(self.data) // 256))
-        found = np.concatenate(
-            [summaries((self.data.windows(one)[:, self._places] - mean) / std) for one in chunks]
+        return np.concatenate(
+            [told((self.data.windows(one)[:, self._places] - mean) / std) for one in chunks]
         )
-        spreads = [NUMBERS.index("deviation"), NUMBERS.index("change")]
-        found[..., spreads] = np.log10(np.maximum(found[..., spreads], 1e-3))
-        return found
 
     def prompt(self, row: int) -> Prompt:
         """Return the prompt of one row, without padding and answer."""

@@ -43,8 +43,9 @@ class Config:
       proj_hidden: widths of the hidden layers of the projection; () for a single linear map.
       proj_patch: neighbouring states that the projection joins into one vector: 4 make prompts
         nearly a quarter as long.
-      statistics: tell the language model in numbers what standardisation takes from a channel: a
-        perceptron adds its `tsmjax.wearables.summaries` to its start marker. Stage 1 tells none.
+      statistics: tell the language model in numbers what standardisation takes from a channel, and
+        the powers of its frequencies (`tsmjax.wearables.summaries.told`): a perceptron adds them to
+        its start marker. Stage 1 tells none.
       compat: behaviour of the reference.
     """
 

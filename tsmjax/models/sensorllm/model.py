@@ -1,7 +1,7 @@
 """The SensorLLM network: encoder, projection, splice, language model, head.
 
 Dimensions: B windows, C channels, W readings and the end token, E encoder width, L tokens of a
-prompt, D width of the language model, K activities, S summaries of a channel.
+prompt, D width of the language model, K activities, S numbers told of a channel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tsmjax.models import chronos_t5, llama
 from tsmjax.models.sensorllm.config import Config
 from tsmjax.nn.embedding import Embedding
 from tsmjax.nn.linear import Linear
-from tsmjax.wearables.summaries import NUMBERS
+from tsmjax.wearables.summaries import TOLD
 
 _STD = 0.02  # of initial weights, as in the language model
 
@@ -52,7 +52,7 @@ class Model(nnx.Module):
         self.encoder = chronos_t5.Model(config.encoder, rngs=rngs)
         d = config.llm.d_model
         self.projection = Projection(config.proj_widths, rngs=rngs)
-        self.statistics = Projection((len(NUMBERS), d, d), rngs=rngs) if config.statistics else None
+        self.statistics = Projection((len(TOLD), d, d), rngs=rngs) if config.statistics else None
         self.new_tokens = Embedding(config.new_tokens, d, std=_STD, rngs=rngs)
         self.head = (
             Linear(d, len(config.labels), std=_STD, rngs=rngs)
@@ -80,7 +80,7 @@ class Model(nnx.Module):
           ts_index: (B, L) int, the number of a vector of the row, counted through channels and
             readings (or patches of them); −1 for a token of text.
           features: (B, C, W, E) states of the encoder.
-          statistics: (B, C, S) summaries of the channels, for a model that reads them; None tells
+          statistics: (B, C, S) what is told of the channels, for a model that reads it; None tells
             none.
 
         Returns:
