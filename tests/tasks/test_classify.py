@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy_windows as toy
+from flax import nnx
 
 import tsmjax
 from tsmjax import checkpoint, optim, predict, sharding, state, step
@@ -131,6 +132,49 @@ def test_buckets_hold_prompts_of_like_length(tmp_path):
     drawn = np.concatenate(seen[-32:])
     counts = np.bincount(drawn, minlength=44)[:44]
     assert counts.min() >= 2 and counts.max() <= 4  # 128 draws from 44 rows
+
+
+def test_training_loses_channels_whole_and_inputs_one_by_one(path):
+    values = {"channel_dropout": 0.5, "input_dropout": 0.25}
+    alone = [
+        resolve(toy.config(path, task={name: rate})).build_task() for name, rate in values.items()
+    ]
+    model = alone[0].build(nnx.Rngs(0)).model
+    batch = alone[0].batches("train", 0, 1)[0]
+    plain, lost, dropped, same = (
+        np.asarray(x)
+        for x in (
+            alone[0]._embed(model, batch),
+            alone[0]._embed(model, batch, jax.random.key(3)),
+            alone[1]._embed(model, batch, jax.random.key(3)),
+            alone[1]._embed(model, batch),
+        )
+    )
+    nothing = np.asarray(model.projection(np.zeros(model.projection.layers[0].kernel.shape[0])))
+    states, kept = batch["series"].shape[2], []
+    for row, channel in np.ndindex(batch["series"].shape[:2]):
+        of_channel = batch["ts_index"][row] // states == channel
+        kept.append(np.allclose(lost[row, of_channel], plain[row, of_channel]))
+        if not kept[-1]:
+            np.testing.assert_allclose(lost[row, of_channel] - nothing, 0, atol=1e-6)
+    assert 0 < np.mean(kept) < 1
+    text = batch["ts_index"] < 0
+    np.testing.assert_array_equal(lost[text], plain[text])
+    zero = dropped == 0
+    assert 0.2 < zero.mean() < 0.3
+    np.testing.assert_allclose(dropped[~zero], plain[~zero] / 0.75, rtol=1e-5)
+    np.testing.assert_array_equal(same, plain)
+    # Only a training step has a key to drop with.
+    modules = Modules(model)
+    told = [alone[1].terms(modules, batch, jax.random.key(3), train) for train in (False, True)]
+    assert told[0]["cross_entropy"] != told[1]["cross_entropy"]
+    assert told[0] == alone[0].terms(modules, batch, None, True)
+
+
+@pytest.mark.parametrize("name", ["channel_dropout", "input_dropout"])
+def test_a_dropout_of_all_is_refused(path, name):
+    with pytest.raises(InputError, match=rf"task\.{name} is 1\.0, but must be in"):
+        resolve(toy.config(path, task={name: 1.0}))
 
 
 def test_the_loss_is_the_weighted_mean_on_any_number_of_devices(path):

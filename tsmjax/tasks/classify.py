@@ -33,6 +33,7 @@ from tsmjax.errors import InputError
 from tsmjax.evals.classification import ClassificationEvaluator
 from tsmjax.models import llama, sensorllm
 from tsmjax.nn import functional, int8
+from tsmjax.nn.dropout import dropout, split
 from tsmjax.nn.functional import Tree
 from tsmjax.nn.losses import cross_entropy
 from tsmjax.tasks import Batch, Modules
@@ -90,6 +91,9 @@ class Config:
       fix_cls_head: keep the head as it is.
       tune_mm_mlp_adapter: train the projection and the markers.
       cache_features: compute the states of a frozen encoder once, in bfloat16.
+      channel_dropout: share of the channels of which a window keeps markers and `statistics` only,
+        in training.
+      input_dropout: dropout of the vectors that the language model reads.
       compat: behaviour of the reference.
     """
 
@@ -106,10 +110,15 @@ class Config:
     fix_cls_head: bool = False
     tune_mm_mlp_adapter: bool = True
     cache_features: bool = True
+    channel_dropout: float = 0.0
+    input_dropout: float = 0.0
     compat: Compat = Compat()
 
     def __post_init__(self):
         text_columns(self.preprocess_type)
+        for name in ("channel_dropout", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"task.{name} is {getattr(self, name)}, but must be in [0, 1).")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +225,7 @@ class Task(BaseTask):
         """Sum the weighted cross-entropy of activities, or of the tokens of their names."""
         model: sensorllm.Model = modules.model
         weight = jnp.asarray(self.class_weights)[batch["label"]]
-        x = self._embed(model, batch)
+        x = self._embed(model, batch, key if train else None)
         if model.config.model_type == "classification":
             losses = cross_entropy(model.classify(x, batch["lengths"]), batch["label"])
             return {"cross_entropy": self._total(weight, losses)}
@@ -363,13 +372,22 @@ class Task(BaseTask):
         shares = len(rows) / (present.sum() * np.maximum(counts, 1))
         return np.where(present, shares, 0.0).astype(np.float32)
 
-    def _embed(self, model: sensorllm.Model, batch: Batch) -> jax.Array:
+    def _embed(
+        self, model: sensorllm.Model, batch: Batch, key: jax.Array | None = None
+    ) -> jax.Array:
         """Embed prompts with the states of their channels, which may be known already."""
+        config = self.config.task
         features = batch.get("features")
         if features is None:
             features = model.encode(batch["series"], batch["series_mask"])
+        channel_key, input_key = split(key, 2)
+        if channel_key is not None and config.channel_dropout:
+            kept = 1 - config.channel_dropout
+            kept = jax.random.bernoulli(channel_key, kept, (*features.shape[:2], 1, 1))
+            features = jnp.where(kept, features, 0)
         statistics = batch.get("statistics")
-        return model.embed(batch["tokens"], batch["ts_index"], features, statistics)
+        x = model.embed(batch["tokens"], batch["ts_index"], features, statistics)
+        return dropout(x, config.input_dropout, input_key)
 
     def _total(self, weight: jax.Array, losses: jax.Array) -> jax.Array:
         """Sum weighted losses (B, …), or the weighted means of `Compat.rows_per_mean` rows each."""
