@@ -83,6 +83,25 @@ def test_the_loss_is_a_mean_over_observed_labels_in_the_units_of_the_data(target
     assert found["loss"] == pytest.approx(losses[seen].mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("quantiles", [False, True])
+def test_later_steps_may_count_less(target, quantiles):
+    """As if the loss of each step were taken alone, and weighted."""
+    model = {"quantile_head": {"levels": (0.1, 0.5, 0.9)}} if quantiles else {}
+    forecast = np.random.default_rng(1).normal(size=(3, 2, 1 + 2 * quantiles, 6))
+    joint = jnp.asarray(np.sort(forecast, axis=2), jnp.float32)
+    stub = Stub({"joint": joint}, jnp.zeros((3, 2, 1)), jnp.ones((3, 2, 1)))
+    even, decaying = (task_of(model, step_decay=decay, width=0.2) for decay in (0.0, 1.5))
+    alone = []
+    for step in range(6):
+        only = np.full_like(target, np.nan)
+        only[..., step] = target[..., step]
+        alone.append(float(even.terms(Modules(stub), batch_of(only), None, True)["loss"]))
+    weights = np.arange(1, 7) ** -1.5
+    expected = np.dot(weights / weights.mean(), alone) / np.isfinite(target).sum()
+    assert loss_of(decaying, stub, batch_of(target))["loss"] == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - loss_of(even, stub, batch_of(target))["loss"]) > 1e-3
+
+
 @pytest.mark.parametrize("width_of", ["outer", "pairs"])
 def test_quantiles_take_the_pinball_loss_and_may_be_held_together(target, width_of):
     levels = (0.1, 0.4, 0.5, 0.6, 0.9)
@@ -201,7 +220,9 @@ def test_suites_belong_to_another_task(tmp_path):
         task.evaluators("validation")
 
 
-@pytest.mark.parametrize(("field", "value"), [("quantile", 1.0), ("delta", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("quantile", 1.0), ("delta", 0.0), ("step_decay", -1.0)]
+)
 def test_wrong_settings_are_refused(field, value):
     with pytest.raises(InputError, match=f"task.{field} is"):
         task_of(**{field: value})

@@ -54,6 +54,8 @@ class Config:
       trend: weight of its trend.
       residual: weight of its residual.
       slope: weight of the step-to-step changes of the trend, relative to `trend`.
+      step_decay: step h ahead counts in proportion to h^−step_decay. Errors grow with h, squared
+        ones of a random walk like h itself, so that without it the last steps are most of the loss.
     """
 
     loss: Literal["mse", "mae", "pinball", "huber"] = "mse"
@@ -66,12 +68,15 @@ class Config:
     trend: float = 1.0
     residual: float = 1.0
     slope: float = 0.1
+    step_decay: float = 0.0
 
     def __post_init__(self):
         if not 0 < self.quantile < 1:
             raise InputError(f"task.quantile is {self.quantile}, but must be between 0 and 1.")
         if self.delta <= 0:
             raise InputError(f"task.delta is {self.delta}, but must be positive.")
+        if self.step_decay < 0:
+            raise InputError(f"task.step_decay is {self.step_decay}, but must be at least 0.")
 
 
 class Task(BaseTask):
@@ -258,13 +263,15 @@ class Task(BaseTask):
         seen = jnp.isfinite(target)
         middle = forecast.shape[2] // 2
         error = target - forecast[:, :, middle]
+        weight = np.arange(1, target.shape[-1] + 1) ** -config.step_decay
+        weight = (weight / weight.mean()).astype(np.float32)
         if not levels:
-            return self._point(error, config.loss)
+            return weight * self._point(error, config.loss)
         losses = 0.5 * quantile_loss(forecast, target, seen, levels).mean(axis=2)
         pairs = forecast[:, :, :middle:-1] - forecast[:, :, :middle]
         width = pairs[:, :, 0] if config.width_of == "outer" else pairs.mean(axis=2)
         losses = losses + config.median * self._point(error, "mae")
-        return losses + jnp.where(seen, config.width * width, 0.0)
+        return weight * (losses + jnp.where(seen, config.width * width, 0.0))
 
     def _point(self, error: jax.Array, kind: str) -> jax.Array:
         """Loss of each error, 0 where it is NaN."""
