@@ -171,6 +171,41 @@ def test_training_loses_channels_whole_and_inputs_one_by_one(path):
     assert told[0] == alone[0].terms(modules, batch, None, True)
 
 
+@pytest.mark.parametrize("bucket", [0, 64])
+def test_training_windows_change_in_every_epoch_on_any_number_of_hosts(path, bucket):
+    data = {"augment": {"scale": 0.5, "jitter": 0.1}, "batch_size": 4, "bucket": bucket}
+    values = toy.config(path, data=data, model={"statistics": True})
+    values["task"]["fix_ts_encoder"] = False
+    task = resolve(values).build_task()
+    whole, plain = task.batches("train", 0, 1), task.windows.read
+    halves = [task.batches("train", host, 2) for host in range(2)]
+    seen = {}
+    for at in range(33):  # three epochs
+        batch = whole[at]
+        for name in ("series", "statistics"):
+            parts = np.concatenate([half[at][name] for half in halves])
+            np.testing.assert_array_equal(parts, batch[name])
+        for row, numbers in zip(_rows(task, whole, at), batch["statistics"], strict=True):
+            seen.setdefault(row, []).append(numbers)
+            assert np.abs(numbers - plain(np.array([row]))["statistics"][0]).max() > 1e-4
+    assert len(seen) == 44
+    for numbers in seen.values():
+        assert all(np.abs(numbers[0] - other).max() > 1e-4 for other in numbers[1:])
+
+
+def _rows(task, batches, at):
+    """Row numbers of a batch, told by a reader that looks up nothing."""
+    read, batches._read = batches._read, lambda rows, **_: rows
+    rows = batches[at].tolist()
+    batches._read = read
+    return rows
+
+
+def test_cached_states_do_not_go_with_changed_readings(path):
+    with pytest.raises(InputError, match=r"task\.cache_features keeps the states"):
+        resolve(toy.config(path, data={"augment": {"scale": 0.1}})).build_task()
+
+
 @pytest.mark.parametrize("name", ["channel_dropout", "input_dropout"])
 def test_a_dropout_of_all_is_refused(path, name):
     with pytest.raises(InputError, match=rf"task\.{name} is 1\.0, but must be in"):

@@ -20,6 +20,7 @@ from tsmjax.data.text import TextTokenizer
 from tsmjax.errors import InputError, closest
 from tsmjax.models.chronos_t5 import tokenize
 from tsmjax.models.sensorllm import Config
+from tsmjax.wearables.augment import Augment, augment, triads
 from tsmjax.wearables.summaries import told
 
 # Part of preprocess_type → column of the data set, in the order of a prompt.
@@ -223,6 +224,8 @@ class Windows:
         answers: Sequence[Sequence[int]] = (),
         lead: Sequence[int] = (),
         turn: Sequence[int] = (),
+        changes: Augment | None = None,
+        seed: int = 0,
     ):
         """Encode all texts.
 
@@ -237,6 +240,8 @@ class Windows:
           answers: tokens of the answer of each label, appended to the prompts; () for none.
           lead: tokens before the channels.
           turn: tokens between the texts and the answer.
+          changes: how far windows that are read with `draws` are changed.
+          seed: of these changes.
 
         Raises:
           InputError: when data and model do not belong together, or a prompt without its texts is
@@ -270,6 +275,8 @@ class Windows:
                 f"labels are numbered 0 to {len(model.labels) - 1}: prepare the data again."
             )
         self.data, self._model, self._answers = data, model, answers
+        self._changes, self._seed = changes or Augment(), seed
+        self._sensors = triads(model.channels) if self._changes.rotation else None
         texts = [facts.channel_texts[place] for place in self._places] if label_texts else None
         count = len(model.channels)
         self._head = channel_blocks(model, tokenizer, range(count), model.window, texts, lead)
@@ -299,12 +306,15 @@ class Windows:
         each = [min(padded_length(longest + len(t), multiple), self.length) for t in self._texts]
         return np.asarray(each)
 
-    def read(self, rows: np.ndarray, length: int | None = None) -> dict[str, np.ndarray]:
+    def read(
+        self, rows: np.ndarray, length: int | None = None, draws: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Return a batch of `rows`; `asked` is the length of a prompt without its answer.
 
         Args:
           rows: row numbers.
           length: tokens that prompts are padded to; None for `self.length`.
+          draws: (rows,) ordinals that random changes of the readings depend on; None for none.
         """
         labels = self.data.label_ids[rows]
         prompts = [followed_by(self._head, self._texts[row]) for row in rows.tolist()]
@@ -317,6 +327,10 @@ class Windows:
         batch = {**lay_out(prompts, length or self.length), "label": labels}
         if self._answers:
             batch["asked"] = asked
+        if draws is not None:
+            windows = augment(self._windows(rows), self._changes, self._sensors, self._seed, draws)
+            numbers = {"statistics": self._told(windows)} if self._model.statistics else {}
+            return {**batch, **numbers, **self._series(windows)}
         if self._model.statistics:
             batch["statistics"] = self._statistics[rows]
         if self.features is not None:
@@ -325,20 +339,27 @@ class Windows:
 
     def series(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the encoder's tokens of `rows`: ``series`` and ``series_mask``."""
-        windows = self.data.windows(rows)[:, self._places]
+        return self._series(self._windows(rows))
+
+    def _series(self, windows: np.ndarray) -> dict[str, np.ndarray]:
         found = tokenize(self._model.encoder.tokenizer, windows)
         return {"series": found.ids, "series_mask": found.mask}
 
-    @functools.cached_property
-    def _statistics(self) -> np.ndarray:
-        """What is told of all channels (rows, C, S), in units of the training windows."""
+    def _windows(self, rows: np.ndarray) -> np.ndarray:
+        """Readings (rows, C, W), with the channels in the model's order."""
+        return self.data.windows(rows)[:, self._places]
+
+    def _told(self, windows: np.ndarray) -> np.ndarray:
+        """What is told of channels (rows, C, S), in units of the training windows."""
         facts = self.data.facts
         mean, std = (np.asarray(x, np.float32)[self._places, None] for x in (facts.mean, facts.std))
-        std = np.where(std > 0, std, 1)
+        return told((windows - mean) / np.where(std > 0, std, 1))
+
+    @functools.cached_property
+    def _statistics(self) -> np.ndarray:
+        """What is told of all channels of all rows (rows, C, S)."""
         chunks = np.array_split(np.arange(len(self.data)), -(-len(self.data) // 256))
-        return np.concatenate(
-            [told((self.data.windows(one)[:, self._places] - mean) / std) for one in chunks]
-        )
+        return np.concatenate([self._told(self._windows(one)) for one in chunks])
 
     def prompt(self, row: int) -> Prompt:
         """Return the prompt of one row, without padding and answer."""
@@ -366,6 +387,7 @@ class Shuffled:
         host: int = 0,
         hosts: int = 1,
         sizes: np.ndarray | None = None,
+        draws: bool = False,
     ):
         """Remember what to draw from.
 
@@ -377,6 +399,7 @@ class Shuffled:
           host: number of this host.
           hosts: number of hosts; host i reads the i-th part of every global batch.
           sizes: (rows of the data set,) size of each row, of a few different ones; None mixes all.
+          draws: tell `read` the place of each row in the endless sequence too, as `draws`.
 
         Raises:
           InputError: when there are no rows, or hosts do not divide the batch.
@@ -390,18 +413,24 @@ class Shuffled:
             )
         self.rows, self.steps_per_epoch = batch_size, len(numbers) / batch_size
         self._read, self._numbers, self._seed, self._sizes = read, numbers, seed, sizes
+        self._draws = draws
         share = batch_size // hosts
         self._mine = np.arange(host * share, (host + 1) * share)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return this host's slice of the batch of `step`."""
         if self._sizes is None:
-            return self._read(self._drawn(step * self.rows + self._mine))
-        pool, place = divmod(step, _POOL)
-        drawn = self._drawn(pool * _POOL * self.rows + np.arange(_POOL * self.rows))
-        drawn = drawn[np.argsort(self._sizes[drawn], kind="stable")].reshape(_POOL, self.rows)
-        batch = drawn[permute(np.array([place]), _POOL, self._seed, pool)[0]]
-        return self._read(batch[self._mine], int(self._sizes[batch].max()))
+            places, size = step * self.rows + self._mine, {}
+        else:
+            pool, place = divmod(step, _POOL)
+            places = pool * _POOL * self.rows + np.arange(_POOL * self.rows)
+            order = np.argsort(self._sizes[self._drawn(places)], kind="stable")
+            part = permute(np.array([place]), _POOL, self._seed, pool)[0]
+            places = places[order].reshape(_POOL, self.rows)[part]
+            size = {"length": int(self._sizes[self._drawn(places)].max())}
+            places = places[self._mine]
+        draws = {"draws": places} if self._draws else {}
+        return self._read(self._drawn(places), **size, **draws)
 
     def _drawn(self, places: np.ndarray) -> np.ndarray:
         """Row numbers at places of the endless sequence of shuffled epochs."""

@@ -38,6 +38,7 @@ from tsmjax.nn.functional import Tree
 from tsmjax.nn.losses import cross_entropy
 from tsmjax.tasks import Batch, Modules
 from tsmjax.tasks import Task as BaseTask
+from tsmjax.wearables.augment import Augment
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class DataConfig:
         lengths differ much.
       workers: processes that assemble batches; 0 for threads of the main process.
       prefetch: batches that are kept ready.
+      augment: random changes of the readings in training.
     """
 
     path: str = ""
@@ -140,6 +142,7 @@ class DataConfig:
     bucket: int = 0
     workers: int = 0
     prefetch: int = 4
+    augment: Augment = dataclasses.field(default_factory=Augment)
 
 
 def freeze_rules(config: Any) -> tuple[tuple[str, bool], ...]:
@@ -187,6 +190,12 @@ class Task(BaseTask):
         self.parts = parts_of(config.task)
         self._check_labels_of_start()
         self._check_rows_per_mean()
+        cached = config.task.fix_ts_encoder and config.task.cache_features
+        if config.data.augment.enabled and cached:
+            raise InputError(
+                "data.augment changes the readings in every epoch, but task.cache_features keeps "
+                "the states of the frozen encoder from the first: set it to False."
+            )
         self._answers = self._encode_answers()
 
     def build(self, rngs: nnx.Rngs) -> Modules:
@@ -208,6 +217,7 @@ class Task(BaseTask):
             host=host,
             hosts=hosts,
             sizes=self.windows.sizes(config.bucket) if config.bucket else None,
+            draws=config.augment.enabled,
         )
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
@@ -349,6 +359,8 @@ class Task(BaseTask):
             answers=self._answers,
             lead=self._chat.lead if self._answers else (),
             turn=self._chat.turn if self._answers else (),
+            changes=self.config.data.augment,
+            seed=self.config.seed,
         )
 
     @functools.cached_property
