@@ -93,7 +93,8 @@ ENCODER = {
     },
 }
 # So many parameters learn so few windows by heart. What all prompts share tells nothing.
-REGULAR = {"preprocess_type": "none", "channel_dropout": 0.5, "input_dropout": 0.2}
+REGULAR = {"preprocess_type": "none", "channel_dropout": 0.5, "input_dropout": 0.1}
+AUGMENT = {"rotation": 5.0, "scale": 0.1, "stretch": 0.1, "jitter": 0.1}
 
 
 class Row(NamedTuple):
@@ -273,6 +274,7 @@ class Benchmark:
                 "path": path,
                 **({"batch_size": self.set.batch} if classify else {"batch_size": 4}),
                 **({} if classify else {"pack_length": 512}),
+                **({"augment": AUGMENT} if classify and not row.real else {}),
             },
             "optim": {
                 **{"length": steps, "schedule": "cosine", "warmup": "5%"},
