@@ -138,6 +138,37 @@ def test_a_decomposed_model_has_terms_of_its_own(target):
     assert found["slope"] == pytest.approx(np.nanmean(slope**2), rel=1e-5)
 
 
+def test_training_windows_are_scaled_and_shifted_at_random():
+    model = {"num_input_channels": 3, "prediction_channels": (0, 2)}
+    task = task_of(model, random_scale=0.5, random_shift=2.0)
+    rng = np.random.default_rng(0)
+    batch = {
+        "context": rng.normal(size=(500, 3, 24)).astype(np.float32),
+        "target": rng.normal(size=(500, 3, 6)).astype(np.float32),
+        "future": np.full((500, 3, 6), np.nan, np.float32),
+    }
+    batch["context"][:, 0, :5] = np.nan
+    found = jax.jit(task.device, static_argnums=2)(batch, jax.random.key(0), True)
+    factors, shifts = [], []
+    for window in range(500):
+        for channel in (0, 2):
+            x = np.r_[batch["context"][window, channel], batch["target"][window, channel]]
+            y = np.r_[found["context"][window, channel], found["target"][window, channel]]
+            seen = np.isfinite(x)
+            np.testing.assert_array_equal(np.isfinite(y), seen)
+            factor, shift = np.polyfit(x[seen], y[seen], 1)
+            np.testing.assert_allclose(y[seen], factor * x[seen] + shift, atol=1e-4)
+            factors.append(factor)
+            shifts.append(shift)
+    # Both channels of a window move alike, the third one not at all.
+    np.testing.assert_allclose(factors[::2], factors[1::2], rtol=1e-3)
+    assert 0.4 < np.log(factors).std() < 0.6 and 1.7 < np.std(shifts) < 2.3
+    assert abs(np.corrcoef(np.log(factors), shifts)[0, 1]) < 0.15
+    for name in ("context", "target"):
+        np.testing.assert_array_equal(found[name][:, 1], batch[name][:, 1])
+    assert task.device(batch, jax.random.key(0), False) is batch
+
+
 def test_no_label_at_all_has_a_finite_gradient():
     task = task_of()
     batch = batch_of(np.full((2, 1, 6), np.nan, np.float32))
@@ -221,7 +252,8 @@ def test_suites_belong_to_another_task(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("quantile", 1.0), ("delta", 0.0), ("step_decay", -1.0)]
+    ("field", "value"),
+    [("quantile", 1.0), ("delta", 0.0), ("step_decay", -1.0), ("random_scale", -0.1)],
 )
 def test_wrong_settings_are_refused(field, value):
     with pytest.raises(InputError, match=f"task.{field} is"):

@@ -56,6 +56,11 @@ class Config:
       slope: weight of the step-to-step changes of the trend, relative to `trend`.
       step_decay: step h ahead counts in proportion to h^−step_decay. Errors grow with h, squared
         ones of a random walk like h itself, so that without it the last steps are most of the loss.
+      random_scale: in training the forecast channels of each window are multiplied by a random
+        factor, whose logarithm has this standard deviation: as if others had been measured, who
+        vary more or less.
+      random_shift: a random number with this standard deviation is then added to them, in the units
+        of the (standardised) data.
     """
 
     loss: Literal["mse", "mae", "pinball", "huber"] = "mse"
@@ -69,14 +74,17 @@ class Config:
     residual: float = 1.0
     slope: float = 0.1
     step_decay: float = 0.0
+    random_scale: float = 0.0
+    random_shift: float = 0.0
 
     def __post_init__(self):
         if not 0 < self.quantile < 1:
             raise InputError(f"task.quantile is {self.quantile}, but must be between 0 and 1.")
         if self.delta <= 0:
             raise InputError(f"task.delta is {self.delta}, but must be positive.")
-        if self.step_decay < 0:
-            raise InputError(f"task.step_decay is {self.step_decay}, but must be at least 0.")
+        for name in ("step_decay", "random_scale", "random_shift"):
+            if getattr(self, name) < 0:
+                raise InputError(f"task.{name} is {getattr(self, name)}, but must be at least 0.")
 
 
 class Task(BaseTask):
@@ -113,6 +121,18 @@ class Task(BaseTask):
             hosts=hosts,
             extra=self._extra,
         )
+
+    def device(self, batch: Batch, key: jax.Array, train: bool) -> Batch:
+        """Scale and shift the forecast channels of training windows at random."""
+        config = self.config.task
+        if not train or not (config.random_scale or config.random_shift):
+            return batch
+        windows, channels, _ = batch["context"].shape
+        draw = jax.random.normal(key, (2, windows, 1, 1))
+        moved = np.isin(np.arange(channels), self._predicted(channels))[:, None]
+        scale = jnp.where(moved, jnp.exp(config.random_scale * draw[0]), 1.0)
+        shift = jnp.where(moved, config.random_shift * draw[1], 0.0)
+        return {**batch, **{n: scale * batch[n] + shift for n in ("context", "target")}}
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
         """Count the observed labels, and the pairs of neighbouring ones."""
