@@ -4,8 +4,8 @@
     python -m benchmarks.glucose --part exogenous --workdir runs/glucose
 
 Part "real" trains configs/ttm_glucose.py on the sensors of virtual patients and fine-tunes it on
-the CGM sets in the folder that TSMJAX_TEST_DATA names (docs/test_data.md): in full, by LoRA, and
-with the covariates that a set has. Beside it: persistence, seasonal naive, linear autoregression,
+the CGM sets in the folder that TSMJAX_TEST_DATA names (docs/test_data.md): in full, by LoRA, with
+the covariates that a set has, and as a model that knows the level of glucose. Beside it: persistence, seasonal naive, linear autoregression,
 linear regression of every step, and an LSTM with and without the virtual patients. Every third
 person, the second first, is the test. Part "exogenous" trains on virtual patients who weigh and
 announce every meal, with meals and insulin known ahead, and without.
@@ -169,6 +169,11 @@ def real(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "TTM, LoRA": trained(f"{name}_lora", ttm_glucose_lora.get_config(tuned), 500, options),
         "TTM, fine-tuned": trained(f"{name}_tuned", ttm_glucose.get_config(tuned), 500, options),
     }
+    level = ttm_glucose.get_config(f"{virtual},level=known")
+    base = trained(f"virtual_{every}_level", level, 2400, options)
+    level = ttm_glucose.get_config(f"{alone},from={base}")
+    runs["TTM, level known, virtual patients only"] = base
+    runs["TTM, level known, fine-tuned"] = trained(f"{name}_level", level, 2000, options)
 
     read = functools.partial(windows, alone, past=24 * hour, min_past=12 * hour, horizon=2 * hour)
     (table, fit), (_, held), (_, test) = (read(part) for part in ("train", "validation", "test"))
@@ -199,7 +204,7 @@ def real(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
     if name in WITH_COVARIATES:
         other = prepared(name, options)
-        config = ttm_glucose.get_config(f"{other},from={base}")
+        config = ttm_glucose.get_config(f"{other},from={runs['TTM, virtual patients only']}")
         run = trained(f"{name}_covariates", config, 400, options)
         _, more = windows(other, "test", past=24 * hour, min_past=12 * hour, horizon=2 * hour)
         forecasts["TTM, fine-tuned with covariates"] = ttm(run, more)

@@ -95,6 +95,10 @@ def test_the_config_follows_its_source(folder):
     usual = resolve(ttm_glucose.get_config("embedded:virtual_patients,context=512,horizon=96"))
     assert (usual.model.context_length, usual.model.horizon) == (512, 96)
     assert usual.model.known_channels == () and usual.model.decoder_mode == "mix_channel"
+    assert usual.model.scaling == "std" and usual.model.patch_length == 12
+    level = resolve(ttm_glucose.get_config("embedded:virtual_patients?every=15,level=known"))
+    assert (level.model.context_length, level.model.patch_length) == (8, 2)
+    assert level.model.scaling == "none" and level.task.random_shift == 0
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,8 @@ def test_the_config_follows_its_source(folder):
         (",form=x", "no option 'form' .did you mean 'from'"),
         (",horizon=two", "horizon is 'two'"),
         ("data/mine,from=x,context=96", "context does not go with from="),
+        ("data/mine,level=known,from=x", "level does not go with from="),
+        (",level=none", "level is 'none', but can only be 'known'"),
     ],
 )
 def test_wrong_arguments_are_refused(argument, words):
@@ -134,6 +140,17 @@ def small(config):
     return config
 
 
+def test_a_model_that_knows_the_level_is_tuned_for_other_people(folder, tmp_path):
+    base = small(ttm_glucose.get_config(f"{folder},level=known"))
+    base.optim.length, base.log.plots = "2 steps", False
+    base.evals.every = "2 steps"
+    tsmjax.train(base, str(tmp_path / "base"))
+    tuned = ttm_glucose.get_config(f"{folder},from={tmp_path / 'base'}")
+    assert tuned.model.scaling == "none" and tuned.model.context_length == 8
+    assert (tuned.task.random_shift, tuned.task.step_decay) == (0.2, 1.5)
+    assert tuned.optim.average == 0.99
+
+
 def test_it_trains_on_virtual_patients_and_is_tested_on_others(folder, tmp_path):
     outcome = tsmjax.train(short(small(ttm_glucose.get_config(folder)), 6), str(tmp_path / "run"))
     name = folder.rpartition("/")[2]
@@ -160,6 +177,7 @@ def test_it_is_fine_tuned_on_people_with_other_covariates(folder, tmp_path):
     tuned = ttm_glucose.get_config(argument)
     assert tuned.model.num_input_channels == 2 and tuned.model.d_model == 8
     assert tuned.checkpoint.init_skip == ("/channel_mixer/",)
+    assert tuned.task.to_dict() == base.task.to_dict()
     lora = ttm_glucose_lora.get_config(argument)
     assert lora.data.held_out == ("of 1",)
     lora.optim.lora.rank = 1
