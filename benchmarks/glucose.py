@@ -5,10 +5,11 @@
 
 Part "real" trains configs/ttm_glucose.py on the sensors of virtual patients and fine-tunes it on
 the CGM sets in the folder that TSMJAX_TEST_DATA names (docs/test_data.md): in full, by LoRA, with
-the covariates that a set has, and as a model that knows the level of glucose. Beside it: persistence, seasonal naive, linear autoregression,
-linear regression of every step, and an LSTM with and without the virtual patients. Every third
-person, the second first, is the test. Part "exogenous" trains on virtual patients who weigh and
-announce every meal, with meals and insulin known ahead, and without.
+the covariates that a set has, and as a model that knows the level of glucose. Beside it:
+persistence, seasonal naive, linear autoregression, linear regression of every step, and an LSTM
+with and without the virtual patients. Every third person, the second first, is the test. Part
+"exogenous" trains on virtual patients who weigh and announce every meal, with meals and insulin
+known ahead, and without.
 
 What is complete in `--workdir` is not repeated. The last line printed is JSON; ``--json FILE``
 writes it too, and pictures go to `--plots`.
@@ -162,18 +163,19 @@ def real(name: str, options: argparse.Namespace) -> dict[str, Any]:
     hour = 60 // every
     virtual, alone = VIRTUAL.format(every), prepared(name, options, "--alone")
     base = trained(f"virtual_{every}", ttm_glucose.get_config(virtual), 2400, options)
-    tuned = f"{alone},from={base}"
+    config = ttm_glucose.get_config(f"{virtual},level=known")
+    level = trained(f"virtual_{every}_level", config, 2400, options)
+    tuned, tuned_level = f"{alone},from={base}", f"{alone},from={level}"
     runs = {
         "TTM, virtual patients only": base,
         "TTM, this set only": trained(f"{name}_only", ttm_glucose.get_config(alone), 800, options),
         "TTM, LoRA": trained(f"{name}_lora", ttm_glucose_lora.get_config(tuned), 500, options),
         "TTM, fine-tuned": trained(f"{name}_tuned", ttm_glucose.get_config(tuned), 500, options),
+        "TTM, level known, virtual patients only": level,
+        "TTM, level known, fine-tuned": trained(
+            f"{name}_level", ttm_glucose.get_config(tuned_level), 2000, options
+        ),
     }
-    level = ttm_glucose.get_config(f"{virtual},level=known")
-    base = trained(f"virtual_{every}_level", level, 2400, options)
-    level = ttm_glucose.get_config(f"{alone},from={base}")
-    runs["TTM, level known, virtual patients only"] = base
-    runs["TTM, level known, fine-tuned"] = trained(f"{name}_level", level, 2000, options)
 
     read = functools.partial(windows, alone, past=24 * hour, min_past=12 * hour, horizon=2 * hour)
     (table, fit), (_, held), (_, test) = (read(part) for part in ("train", "validation", "test"))
@@ -204,7 +206,7 @@ def real(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
     if name in WITH_COVARIATES:
         other = prepared(name, options)
-        config = ttm_glucose.get_config(f"{other},from={runs['TTM, virtual patients only']}")
+        config = ttm_glucose.get_config(f"{other},from={base}")
         run = trained(f"{name}_covariates", config, 400, options)
         _, more = windows(other, "test", past=24 * hour, min_past=12 * hour, horizon=2 * hour)
         forecasts["TTM, fine-tuned with covariates"] = ttm(run, more)
