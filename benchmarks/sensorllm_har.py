@@ -93,8 +93,7 @@ ENCODER = {
     },
 }
 # So many parameters learn so few windows by heart. What all prompts share tells nothing.
-REGULAR = {"preprocess_type": "none", "channel_dropout": 0.5, "input_dropout": 0.1}
-AUGMENT = {"rotation": 5.0, "scale": 0.1, "stretch": 0.1, "jitter": 0.1}
+REGULAR = {"preprocess_type": "none", "channel_dropout": 0.5, "input_dropout": 0.2}
 
 
 class Row(NamedTuple):
@@ -274,7 +273,6 @@ class Benchmark:
                 "path": path,
                 **({"batch_size": self.set.batch} if classify else {"batch_size": 4}),
                 **({} if classify else {"pack_length": 512}),
-                **({"augment": AUGMENT} if classify and not row.real else {}),
             },
             "optim": {
                 **{"length": steps, "schedule": "cosine", "warmup": "5%"},

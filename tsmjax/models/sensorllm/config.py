@@ -44,8 +44,8 @@ class Config:
       proj_patch: neighbouring states that the projection joins into one vector: 4 make prompts
         nearly a quarter as long.
       statistics: tell the language model in numbers what standardisation takes from a channel, and
-        the powers of its frequencies (`tsmjax.wearables.summaries.told`): a perceptron, whose first
-        layer differs by channel, adds them to its start marker. Stage 1 tells none.
+        the powers of its frequencies (`tsmjax.wearables.summaries.told`): a perceptron adds them to
+        its start marker. Stage 1 tells none.
       compat: behaviour of the reference.
     """
 

@@ -52,8 +52,7 @@ class Model(nnx.Module):
         self.encoder = chronos_t5.Model(config.encoder, rngs=rngs)
         d = config.llm.d_model
         self.projection = Projection(config.proj_widths, rngs=rngs)
-        told = len(config.channels) * len(TOLD)
-        self.statistics = Projection((told, d, d), rngs=rngs) if config.statistics else None
+        self.statistics = Projection((len(TOLD), d, d), rngs=rngs) if config.statistics else None
         self.new_tokens = Embedding(config.new_tokens, d, std=_STD, rngs=rngs)
         self.head = (
             Linear(d, len(config.labels), std=_STD, rngs=rngs)
@@ -96,18 +95,11 @@ class Model(nnx.Module):
         text = self.embed_text(tokens)
         if self.statistics is not None and statistics is not None:
             marker = tokens - self.config.llm.vocab_size
-            told = self._told(statistics)
+            told = self.statistics(statistics)
             told = jnp.take_along_axis(told, jnp.maximum(marker // 2, 0)[..., None], axis=1)
             starts = (marker >= 0) & (marker % 2 == 0)
             text = text + jnp.where(starts[..., None], told, 0).astype(text.dtype)
         return jnp.where(ts_index[..., None] >= 0, taken.astype(text.dtype), text)
-
-    def _told(self, statistics: jax.Array) -> jax.Array:
-        """Map numbers (B, C, S) to vectors (B, C, D), with weights of each channel's own."""
-        rows, channels, numbers = statistics.shape
-        own = jnp.eye(channels, dtype=statistics.dtype)[:, :, None]
-        wide = statistics[:, :, None] * own
-        return self.statistics(wide.reshape(rows, channels, channels * numbers))
 
     def _patches(self, features: jax.Array) -> jax.Array:
         """Join neighbouring states (B, C, W, E) to (B, C, W / patch, patch · E)."""
