@@ -70,7 +70,7 @@ SETS = {
         *(("log_loss", "min"), ("accuracy", 0.95)),
     ),
     "uci_har": Set(
-        *("ucihar", "uci_har_subset", (), 16, 32, (1500, 600), (300, 300), 0.99),
+        *("ucihar", "uci_har_subset", (), 16, 32, (2000, 600), (300, 300), 0.99),
         *(("f1_macro", "max"), ("accuracy", 0.90)),
     ),
     "wisdm": Set(
@@ -93,7 +93,8 @@ ENCODER = {
     },
 }
 # So many parameters learn so few windows by heart. What all prompts share tells nothing.
-REGULAR = {"preprocess_type": "none", "channel_dropout": 0.5, "input_dropout": 0.2}
+REGULAR = {"preprocess_type": "none", "channel_dropout": 0.3}
+AUGMENT = {"rotation": 5.0, "scale": 0.1, "stretch": 0.1, "jitter": 0.1}
 
 
 class Row(NamedTuple):
@@ -273,6 +274,7 @@ class Benchmark:
                 "path": path,
                 **({"batch_size": self.set.batch} if classify else {"batch_size": 4}),
                 **({} if classify else {"pack_length": 512}),
+                **({"augment": AUGMENT} if classify and not row.real else {}),
             },
             "optim": {
                 **{"length": steps, "schedule": "cosine", "warmup": "5%"},
