@@ -37,6 +37,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if start:
         config.model = ConfigDict(pretrained.model_values(start))
         config.checkpoint.init_from = start
+        config.task.flip_invariant = pretrained.task_values(start).get("flip_invariant", False)
     patch = config.model.get("output_patch_size", 16)
     patches = max(-(-horizon // patch), config.model.max_output_patches)
     scale = config.model.time_encoding_scale or config.model.context_length

@@ -102,10 +102,31 @@ def test_sizes_follow_the_data_and_the_checkpoint(start, sales, tmp_path):
     values = chronos2_finetune.get_config(f"{data},from={start},horizon=20").to_dict()
     values["optim"] |= {"length": 1}
     values["log"] |= {"plots": False, "tensorboard": False}
+    values["task"]["flip_invariant"] = True
     tsmjax.train(values, workdir=str(run_folder))
     again = resolve(chronos2_finetune.get_config(f"{data},from={run_folder},horizon=64,lora"))
     assert again.model.d_model == 16 and again.model.quantiles == (0.1, 0.5, 0.9)
     assert again.model.max_output_patches == 4 and again.optim.lora.rank == 8
+    assert again.task.flip_invariant
+
+
+def test_a_fitted_forecaster_stays_flip_invariant(start, tmp_path):
+    values = {**SIZE, "family": "chronos2"}
+    params = weights.read(start).params
+    task = {"kind": "forecast", "flip_invariant": True}
+    run_folder = str(tmp_path / "run")
+    checkpoint.save_weights(run_folder, params, {}, {"model": values, "task": task}, {})
+    series = [np.random.default_rng(n).normal(size=80).cumsum() for n in range(4)]
+    fitted = tsmjax.Forecaster.from_pretrained(run_folder).fit(
+        *(series, 16), num_steps=1, batch_size=4, output_dir=tmp_path / "fitted"
+    )
+    plain, negated = (
+        fitted.predict_quantiles([sign * series[0]], 16, quantile_levels=[0.1, 0.5, 0.9])[0][0]
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(negated, -plain[..., ::-1], rtol=1e-4, atol=1e-4)
+    with pytest.warns(UserWarning, match="a Hugging Face folder cannot tell"):
+        fitted.save_pretrained(tmp_path / "folder")
 
 
 @pytest.mark.parametrize(

@@ -497,6 +497,12 @@ class Forecaster:
         Raises:
           InputError: when the folder exists and is not empty.
         """
+        if self.config["task"].get("flip_invariant"):
+            warnings.warn(
+                "task.flip_invariant is on, which a Hugging Face folder cannot tell: what is "
+                "loaded from it forecasts without.",
+                stacklevel=2,
+            )
         family = self.config["model"]["family"]
         values = dataclasses.asdict(self._passes.config)
         params = jax.device_get(cast(self._passes.params, jnp.float32))

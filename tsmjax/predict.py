@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--plot {options.plot} must end in .png.")
     levels = _levels(options.quantiles)
     table = _read(options.input)
-    if pretrained.task_kind(options.checkpoint) == "classify":
+    if pretrained.task_values(options.checkpoint)["kind"] == "classify":
         _recognise(table, options)
     else:
         _forecast(table, options, levels)

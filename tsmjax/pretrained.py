@@ -54,16 +54,16 @@ def model_values(path: str) -> dict[str, Any]:
     return {"family": family, **values}
 
 
-def task_kind(path: str) -> str:
-    """Return the kind of task that what `load` would load was trained for.
+def task_values(path: str) -> dict[str, Any]:
+    """Return the config section ``task`` of what `load` would load; only runs hold more than kinds.
 
     Raises:
       InputError: when there is nothing to load at `path`.
     """
     run = epath.Path(path.rsplit("@", 1)[0])
     if (run / "checkpoints").exists():
-        return json.loads((run / "config.json").read_text())["task"]["kind"]
-    return weights.task(weights.describe(path)[0])
+        return json.loads((run / "config.json").read_text())["task"]
+    return {"kind": weights.task(weights.describe(path)[0])}
 
 
 def fit(found: Tree, expected: Tree, skip: tuple[str, ...], source: str) -> tuple[Tree, str]:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from drawing import drawn
 
-from tsmjax import checkpoint, config, weights
+from tsmjax import checkpoint, config, pretrained, weights
 from tsmjax.errors import InputError
 from tsmjax.export import head as heads
 from tsmjax.export import onnx as exported
@@ -78,7 +78,7 @@ NETS = {
 }
 
 
-def folder_of(values, artefacts, path):
+def folder_of(values, artefacts, path, **task):
     """Write random weights as a checkpoint of any kind."""
     values = dict(values)
     family = values.pop("family")
@@ -88,7 +88,7 @@ def folder_of(values, artefacts, path):
     if family == "chronos_t5":
         weights.write(path, family, values, drawn(params))
     else:
-        settings = {"model": {"family": family, **values}, "task": {"kind": KINDS[family]}}
+        settings = {"model": {"family": family, **values}, "task": {"kind": KINDS[family], **task}}
         checkpoint.save_weights(path, drawn(params), drawn(stats), settings, artefacts)
     return str(path)
 
@@ -117,6 +117,23 @@ def compare(name, tmp_path, batches):
     assert set(json.loads(said["outputs"])) == {one.name for one in model.graph.output}
     assert said["preprocessing"]
     return report, said
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_forecaster_is_exported_as_it_forecasts(tmp_path, flip):
+    path = folder_of(CHRONOS2, {}, tmp_path / "weights", flip_invariant=flip)
+    described = heads.load(path, {"context": 40, "horizon": 20})
+    batch = described.sample(np.random.default_rng(0), 3)
+    found = jax.jit(described.function)(described.weights, batch)["quantiles"]
+    loaded = pretrained.from_pretrained(path)
+    horizon = 2 * loaded.task.patch
+    batch |= {
+        "future": np.full((3, 1, horizon), np.nan, np.float32),
+        "group": np.zeros((3, 1), np.int32),
+        "patches": np.full(3, 2, np.int32),
+    }
+    expected = loaded.task.predict(loaded.model, batch)[..., :20]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)

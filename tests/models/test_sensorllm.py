@@ -102,7 +102,7 @@ def test_patches_join_neighbouring_states_and_numbers_join_start_markers(params)
     tokens = np.array([[1, 20, 0, 0, 0, 21, 22, 0, 0, 0, 23, 24, 0, 0, 0, 25, 7]])
     index = np.where(tokens == 0, np.cumsum(tokens == 0) - 1, -1)
     features = rng.normal(size=(1, 3, STATES, 12)).astype(np.float32)
-    numbers = rng.normal(size=(1, 3, len(TOLD))).astype(np.float32)
+    numbers = rng.normal(size=(1, 3, TOLD)).astype(np.float32)
 
     @jax.jit
     def pieces(params):

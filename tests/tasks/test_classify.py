@@ -202,7 +202,7 @@ def _rows(task, batches, at):
 
 
 def test_cached_states_do_not_go_with_changed_readings(path):
-    with pytest.raises(InputError, match=r"task\.cache_features keeps the states"):
+    with pytest.raises(InputError, match=r"set task\.cache_features=False"):
         resolve(toy.config(path, data={"augment": {"scale": 0.1}})).build_task()
 
 

@@ -276,7 +276,8 @@ class Windows:
             )
         self.data, self._model, self._answers = data, model, answers
         self._changes, self._seed = changes or Augment(), seed
-        self._sensors = triads(model.channels) if self._changes.rotation else None
+        channels = [facts.channels[place] for place in self._places]
+        self._sensors = triads(channels) if self._changes.rotation else None
         texts = [facts.channel_texts[place] for place in self._places] if label_texts else None
         count = len(model.channels)
         self._head = channel_blocks(model, tokenizer, range(count), model.window, texts, lead)
@@ -392,14 +393,15 @@ class Shuffled:
         """Remember what to draw from.
 
         Args:
-          read: row numbers, and with `sizes` the largest size of the global batch → batch.
+          read: row numbers, with `sizes` the largest size of the global batch as `length`, and
+            with `draws` the places of the rows → batch.
           numbers: the row numbers of the training part.
           batch_size: rows of a global batch.
           seed: chooses the order.
           host: number of this host.
           hosts: number of hosts; host i reads the i-th part of every global batch.
           sizes: (rows of the data set,) size of each row, of a few different ones; None mixes all.
-          draws: tell `read` the place of each row in the endless sequence too, as `draws`.
+          draws: whether `read` is told the place of each row in the endless sequence.
 
         Raises:
           InputError: when there are no rows, or hosts do not divide the batch.
@@ -424,11 +426,10 @@ class Shuffled:
         else:
             pool, place = divmod(step, _POOL)
             places = pool * _POOL * self.rows + np.arange(_POOL * self.rows)
-            order = np.argsort(self._sizes[self._drawn(places)], kind="stable")
-            part = permute(np.array([place]), _POOL, self._seed, pool)[0]
-            places = places[order].reshape(_POOL, self.rows)[part]
-            size = {"length": int(self._sizes[self._drawn(places)].max())}
-            places = places[self._mine]
+            sizes = self._sizes[self._drawn(places)]
+            order = np.argsort(sizes, kind="stable").reshape(_POOL, self.rows)
+            order = order[permute(np.array([place]), _POOL, self._seed, pool)[0]]
+            places, size = places[order[self._mine]], {"length": int(sizes[order].max())}
         draws = {"draws": places} if self._draws else {}
         return self._read(self._drawn(places), **size, **draws)
 

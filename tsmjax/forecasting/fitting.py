@@ -129,14 +129,15 @@ def _config(
     model["time_encoding_scale"] = model["time_encoding_scale"] or model["context_length"]
     model["max_output_patches"] = max(model["max_output_patches"], patches)
     model["context_length"] = max(model["context_length"], settings.context_length or 0)
-    slots = max(len(one.past) for one in inputs)
+    slots, task = max(len(one.past) for one in inputs), start.config["task"]
     unit = slots * len(jax.devices())
     accelerated = jax.default_backend() != "cpu"
     return {
         "name": "fit",
         "seed": settings.seed,
         "model": {"family": start.config["model"]["family"], **model},
-        "task": {"kind": start.config["task"]["kind"], "reduction": "padded"},
+        "task": {"reduction": "padded"}
+        | {name: task[name] for name in ("kind", "flip_invariant") if name in task},
         "data": {
             "sources": ({"path": str(folder / "train"), "weight": 1.0},),
             "validation": str(folder / "validation") if validate else "",

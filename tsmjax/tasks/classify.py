@@ -193,8 +193,8 @@ class Task(BaseTask):
         cached = config.task.fix_ts_encoder and config.task.cache_features
         if config.data.augment.enabled and cached:
             raise InputError(
-                "data.augment changes the readings in every epoch, but task.cache_features keeps "
-                "the states of the frozen encoder from the first: set it to False."
+                "data.augment changes the readings in every epoch, so that states of the encoder "
+                "cannot be kept: set task.cache_features=False."
             )
         self._answers = self._encode_answers()
 

@@ -50,8 +50,9 @@ class Config:
         0.2). Targets and known covariates stay.
       flip: share of the tasks whose values are negated in training.
       flip_invariant: forecast a task and its negation, and return the mean of the one and the
-        negated other, at twice the cost: then the negated task has the negated forecast (the
-        `force_flip_invariance` of TimesFM 2.5).
+        negated other, at twice the cost and memory: then the negated task has the negated forecast
+        (the `force_flip_invariance` of TimesFM 2.5). Run folders and exported programs keep it,
+        Hugging Face folders do not.
       mixup: share of the rows that become convex sums of up to three rows of their batch in
         training (TSMixup; Chronos, 2024); only in batches of one slot a pack, where every row is a
         task of its own.
@@ -84,8 +85,8 @@ class Task(BaseTask):
         self.sharding, self.lora = self.family.SHARDING, self.family.LORA
         padded = config.task.reduction == "padded"
         self.coefficients = {"loss_padded": float(padded), "loss_observed": float(not padded)}
-        quantiles = np.asarray(config.model.quantiles)
-        if config.task.flip_invariant and not np.allclose(quantiles + quantiles[::-1], 1):
+        levels = np.asarray(config.model.quantiles)
+        if config.task.flip_invariant and not np.allclose(levels + levels[::-1], 1):
             raise InputError(
                 "task.flip_invariant needs quantiles that lie symmetrically about the median, but "
                 f"model.quantiles is {list(config.model.quantiles)}."
@@ -177,11 +178,16 @@ class Task(BaseTask):
         if not self.config.task.flip_invariant:
             return self._quantiles(model, batch)
         signs = {"context": -1, "future": -1, "group": 1, "patches": 1}
+        # A pack and its negation are neighbours, so that no row leaves its device.
         both = {
-            name: jnp.concatenate([batch[name], sign * batch[name]]) for name, sign in signs.items()
+            name: jnp.stack([batch[name], sign * batch[name]], 1).reshape(
+                -1, *batch[name].shape[1:]
+            )
+            for name, sign in signs.items()
         }
-        plain, negated = jnp.split(self._quantiles(model, both), 2)
-        return (plain - negated[:, :, ::-1]) / 2
+        pairs = self._quantiles(model, both)
+        pairs = pairs.reshape(-1, 2, *pairs.shape[1:])
+        return (pairs[:, 0] - pairs[:, 1, :, ::-1]) / 2
 
     def _quantiles(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Forecast each row as it is."""

@@ -56,11 +56,12 @@ class Config:
       slope: weight of the step-to-step changes of the trend, relative to `trend`.
       step_decay: step h ahead counts in proportion to h^−step_decay. Errors grow with h, squared
         ones of a random walk like h itself, so that without it the last steps are most of the loss.
+        The weights of a horizon have mean 1; `slope` has none.
       random_scale: in training the forecast channels of each window are multiplied by a random
         factor, whose logarithm has this standard deviation: as if others had been measured, who
         vary more or less.
       random_shift: a random number with this standard deviation is then added to them, in the units
-        of the (standardised) data.
+        of the (standardised) data. It tells nothing to a model that scales each window.
     """
 
     loss: Literal["mse", "mae", "pinball", "huber"] = "mse"

@@ -20,7 +20,7 @@ class Augment:
 
     Attributes:
       rotation: standard deviation, in degrees, of an angle by which the wearer's sensors all turn
-        about one random axis: a device never sits twice alike.
+        about one random axis, as if a person stood or moved in another attitude.
       scale: standard deviation of the logarithm of a factor on what moves, not on the level.
       stretch: standard deviation of a number whose size is the logarithm of the factor by which a
         random piece of the window, half of it at least, is stretched to the whole: people move at

@@ -6,9 +6,9 @@ import numpy as np
 
 NUMBERS = ("mean", "deviation", "least", "greatest", "change")
 OCTAVES = 6  # bands of frequency, each half as high and half as wide as the one before
-TOLD = (*NUMBERS, *(f"power of octave {number}" for number in range(1, OCTAVES + 1)))
+TOLD = len(NUMBERS) + OCTAVES  # numbers of a channel that a model is told
 
-_LEAST_SPREAD, _LEAST_POWER = 1e-3, 1e-4  # of a standardised channel; quieter is all the same
+_LEAST_SPREAD, _LEAST_POWER = 1e-3, 1e-4  # of a standardised channel; quieter is nearly the same
 
 
 def summaries(windows: np.ndarray) -> np.ndarray:
@@ -29,8 +29,9 @@ def summaries(windows: np.ndarray) -> np.ndarray:
 def octaves(windows: np.ndarray) -> np.ndarray:
     """Return the mean power of each channel in bands of frequency, the highest first.
 
-    The first band reaches from half the highest frequency to the highest, and so on down; a short
-    window has fewer frequencies than bands, and its lowest bands are then the same one.
+    The first band reaches from half the highest frequency to the highest, both included, and so on
+    down; what is slower than the last band is left out. A short window has fewer frequencies than
+    bands, and its lowest bands are then the same one.
 
     Args:
       windows: (rows, channels, steps).
@@ -51,7 +52,7 @@ def octaves(windows: np.ndarray) -> np.ndarray:
 
 
 def told(windows: np.ndarray) -> np.ndarray:
-    """Return what a model is `TOLD` of each channel of windows that are standardised by channel.
+    """Return what a model is told of each channel of windows that are standardised by channel.
 
     Spreads, changes and powers differ by orders of magnitude among activities: they are told in
     decades.
@@ -60,7 +61,7 @@ def told(windows: np.ndarray) -> np.ndarray:
       windows: (rows, channels, steps).
 
     Returns:
-      (rows, channels, len(`TOLD`)) float32.
+      (rows, channels, `TOLD`) float32: the five `NUMBERS`, and the `octaves`.
     """
     found = summaries(windows)
     spreads = [NUMBERS.index("deviation"), NUMBERS.index("change")]

@@ -48,12 +48,22 @@ def head(
             "series of equal number see each other; -1 = no series, whose forecast means nothing",
         )
 
+    flip_invariant = loaded.task.config.task.flip_invariant
+
     def function(weights: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         model = rebuild(weights)
-        predictions, loc_scale = model(
-            *(batch["context"], batch.get("future"), batch.get("group")), output_patches=patches
-        )
-        return {"quantiles": model.unscale(predictions, loc_scale)[..., :horizon]}
+
+        def forecast(sign: int) -> jax.Array:
+            future = sign * batch["future"] if "future" in batch else None
+            predictions, loc_scale = model(
+                *(sign * batch["context"], future, batch.get("group")), output_patches=patches
+            )
+            return model.unscale(predictions, loc_scale)[..., :horizon]
+
+        quantiles = forecast(1)
+        if flip_invariant:
+            quantiles = (quantiles - forecast(-1)[:, :, ::-1]) / 2
+        return {"quantiles": quantiles}
 
     def sample(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
         x = walks(rng, (rows, series, context + horizon))

@@ -52,7 +52,7 @@ class Model(nnx.Module):
         self.encoder = chronos_t5.Model(config.encoder, rngs=rngs)
         d = config.llm.d_model
         self.projection = Projection(config.proj_widths, rngs=rngs)
-        self.statistics = Projection((len(TOLD), d, d), rngs=rngs) if config.statistics else None
+        self.statistics = Projection((TOLD, d, d), rngs=rngs) if config.statistics else None
         self.new_tokens = Embedding(config.new_tokens, d, std=_STD, rngs=rngs)
         self.head = (
             Linear(d, len(config.labels), std=_STD, rngs=rngs)
