@@ -10,11 +10,11 @@ separated by commas:
                        embedded:virtual_patients?…; the default is thirty of them for two weeks
     from=CHECKPOINT    what to fine-tune: run folder, Hugging Face folder or hub id; its sizes are
                        taken, and where its covariates are others, what mixes them starts afresh
-    context=N          steps of the past; 12 hours by default (without from=)
+    context=N          steps of the past; 12 hours by default, 2 with level=known (without from=)
     horizon=N          steps to forecast; 2 hours by default (without from=)
-    level=known        forecast readings as they are, from 2 hours of them, instead of readings that
-                       are scaled by their own 12 hours (without from=): glucose returns to a level
-                       that people share, and more than a few of them to train on tell it
+    level=known        scale all readings alike, by the people of the training, instead of each
+                       window by itself (without from=): glucose returns to a level that people
+                       share, and more than a few of them to train on tell it
 
 Twelve hours and two train in minutes on two CPU cores; papers of the field mostly take
 `context=512,horizon=96` at five minutes. Every third subject, the second first, is held out: the test is on

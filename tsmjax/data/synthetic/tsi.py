@@ -31,7 +31,7 @@ class Frequency(NamedTuple):
       shortest: least length.
       longest: greatest length.
       periods: steps of its seasons, shortest first; empty when there is none.
-      trend: median size of its trend beside its seasons: days and weeks of hours have little.
+      trend: median size of its trend beside its seasons; hourly series have little.
       walks: how often it is a random walk, as prices are.
     """
 
