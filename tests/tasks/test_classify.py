@@ -134,41 +134,30 @@ def test_buckets_hold_prompts_of_like_length(tmp_path):
     assert counts.min() >= 2 and counts.max() <= 4  # 128 draws from 44 rows
 
 
-def test_training_loses_channels_whole_and_inputs_one_by_one(path):
-    values = {"channel_dropout": 0.5, "input_dropout": 0.25}
-    alone = [
-        resolve(toy.config(path, task={name: rate})).build_task() for name, rate in values.items()
-    ]
-    model = alone[0].build(nnx.Rngs(0)).model
-    batch = alone[0].batches("train", 0, 1)[0]
-    plain, lost, dropped, same = (
-        np.asarray(x)
-        for x in (
-            alone[0]._embed(model, batch),
-            alone[0]._embed(model, batch, jax.random.key(3)),
-            alone[1]._embed(model, batch, jax.random.key(3)),
-            alone[1]._embed(model, batch),
-        )
-    )
+def test_training_loses_channels_whole(path):
+    task = resolve(toy.config(path, task={"channel_dropout": 0.5})).build_task()
+    model = task.build(nnx.Rngs(0)).model
+    bias = model.projection.layers[-1].bias
+    bias[...] = jax.random.normal(jax.random.key(1), bias.shape)  # no states are not no vectors
+    batch, key = task.batches("train", 0, 1)[0], jax.random.key(3)
+    plain, lost = (np.asarray(task._embed(model, batch, one)) for one in (None, key))
     nothing = np.asarray(model.projection(np.zeros(model.projection.layers[0].kernel.shape[0])))
+    assert np.abs(nothing).max() > 0.1
     states, kept = batch["series"].shape[2], []
     for row, channel in np.ndindex(batch["series"].shape[:2]):
         of_channel = batch["ts_index"][row] // states == channel
         kept.append(np.allclose(lost[row, of_channel], plain[row, of_channel]))
         if not kept[-1]:
-            np.testing.assert_allclose(lost[row, of_channel] - nothing, 0, atol=1e-6)
+            np.testing.assert_allclose(lost[row, of_channel] - nothing, 0, atol=1e-5)
     assert 0 < np.mean(kept) < 1
     text = batch["ts_index"] < 0
     np.testing.assert_array_equal(lost[text], plain[text])
-    zero = dropped == 0
-    assert 0.2 < zero.mean() < 0.3
-    np.testing.assert_allclose(dropped[~zero], plain[~zero] / 0.75, rtol=1e-5)
-    np.testing.assert_array_equal(same, plain)
-    # Only a training step has a key to drop with.
-    modules = Modules(model)
-    told = [alone[1].terms(modules, batch, jax.random.key(3), train) for train in (False, True)]
-    assert told[0]["cross_entropy"] != told[1]["cross_entropy"]
-    assert told[0] == alone[0].terms(modules, batch, None, True)
+    # Only a training step loses any.
+    told = [
+        task.terms(Modules(model), batch, *how)["cross_entropy"]
+        for how in ((key, True), (key, False), (None, True))
+    ]
+    assert told[0] != told[1] and told[1] == told[2]
 
 
 @pytest.mark.parametrize("bucket", [0, 64])
@@ -185,7 +174,7 @@ def test_training_windows_change_in_every_epoch_on_any_number_of_hosts(path, buc
         for name in ("series", "statistics"):
             parts = np.concatenate([half[at][name] for half in halves])
             np.testing.assert_array_equal(parts, batch[name])
-        for row, numbers in zip(_rows(task, whole, at), batch["statistics"], strict=True):
+        for row, numbers in zip(_rows(whole, at), batch["statistics"], strict=True):
             seen.setdefault(row, []).append(numbers)
             assert np.abs(numbers - plain(np.array([row]))["statistics"][0]).max() > 1e-4
     assert len(seen) == 44
@@ -193,7 +182,7 @@ def test_training_windows_change_in_every_epoch_on_any_number_of_hosts(path, buc
         assert all(np.abs(numbers[0] - other).max() > 1e-4 for other in numbers[1:])
 
 
-def _rows(task, batches, at):
+def _rows(batches, at):
     """Row numbers of a batch, told by a reader that looks up nothing."""
     read, batches._read = batches._read, lambda rows, **_: rows
     rows = batches[at].tolist()
@@ -206,10 +195,9 @@ def test_cached_states_do_not_go_with_changed_readings(path):
         resolve(toy.config(path, data={"augment": {"scale": 0.1}})).build_task()
 
 
-@pytest.mark.parametrize("name", ["channel_dropout", "input_dropout"])
-def test_a_dropout_of_all_is_refused(path, name):
-    with pytest.raises(InputError, match=rf"task\.{name} is 1\.0, but must be in"):
-        resolve(toy.config(path, task={name: 1.0}))
+def test_a_dropout_of_all_channels_is_refused(path):
+    with pytest.raises(InputError, match=r"task\.channel_dropout is 1\.0, but must be in"):
+        resolve(toy.config(path, task={"channel_dropout": 1.0}))
 
 
 def test_the_loss_is_the_weighted_mean_on_any_number_of_devices(path):

@@ -143,6 +143,20 @@ def test_the_negation_of_a_task_has_the_negated_forecast(modules):
     assert np.abs(one - mean)[rows].max() > 1e-3  # the model alone is not invariant
 
 
+def test_a_task_and_its_negation_stay_on_one_device(modules):
+    task, batch = build(flip_invariant=True), draw()
+    packs = {name: np.concatenate([array, array]) for name, array in batch.items()}
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("pack",))
+    placed = jax.device_put(packs, jax.NamedSharding(mesh, jax.P("pack")))
+    program = jax.jit(lambda batch: task.predict(modules.model, batch)).lower(placed).compile()
+    moved = ("all-to-all", "all-gather", "collective-permute")
+    assert not any(name in program.as_text() for name in moved)
+    expected = np.asarray(task.predict(modules.model, batch))
+    rows = packs["group"] >= 0
+    found = np.asarray(program(placed))[rows]
+    np.testing.assert_allclose(found, np.tile(expected, (2, 1, 1, 1))[rows], rtol=1e-5, atol=1e-6)
+
+
 def test_flip_invariance_needs_symmetric_quantiles():
     model = {"family": "chronos2", **SIZE, "quantiles": (0.1, 0.5, 0.8)}
     with pytest.raises(InputError, match="symmetrically about the median"):

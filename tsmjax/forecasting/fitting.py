@@ -129,7 +129,8 @@ def _config(
     model["time_encoding_scale"] = model["time_encoding_scale"] or model["context_length"]
     model["max_output_patches"] = max(model["max_output_patches"], patches)
     model["context_length"] = max(model["context_length"], settings.context_length or 0)
-    slots, task = max(len(one.past) for one in inputs), start.config["task"]
+    slots = max(len(one.past) for one in inputs)
+    task = start.config["task"]
     unit = slots * len(jax.devices())
     accelerated = jax.default_backend() != "cpu"
     return {

@@ -33,7 +33,6 @@ from tsmjax.errors import InputError
 from tsmjax.evals.classification import ClassificationEvaluator
 from tsmjax.models import llama, sensorllm
 from tsmjax.nn import functional, int8
-from tsmjax.nn.dropout import dropout, split
 from tsmjax.nn.functional import Tree
 from tsmjax.nn.losses import cross_entropy
 from tsmjax.tasks import Batch, Modules
@@ -94,7 +93,6 @@ class Config:
       cache_features: compute the states of a frozen encoder once, in bfloat16.
       channel_dropout: share of the channels of which a window keeps markers and `statistics` only,
         in training.
-      input_dropout: dropout of the vectors that the language model reads.
       compat: behaviour of the reference.
     """
 
@@ -112,14 +110,14 @@ class Config:
     tune_mm_mlp_adapter: bool = True
     cache_features: bool = True
     channel_dropout: float = 0.0
-    input_dropout: float = 0.0
     compat: Compat = Compat()
 
     def __post_init__(self):
         text_columns(self.preprocess_type)
-        for name in ("channel_dropout", "input_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"task.{name} is {getattr(self, name)}, but must be in [0, 1).")
+        if not 0 <= self.channel_dropout < 1:
+            raise InputError(
+                f"task.channel_dropout is {self.channel_dropout}, but must be in [0, 1)."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,19 +385,19 @@ class Task(BaseTask):
     def _embed(
         self, model: sensorllm.Model, batch: Batch, key: jax.Array | None = None
     ) -> jax.Array:
-        """Embed prompts with the states of their channels, which may be known already."""
-        config = self.config.task
+        """Embed prompts with the states of their channels, which may be known already.
+
+        With a key channels are lost, as `channel_dropout` says.
+        """
         features = batch.get("features")
         if features is None:
             features = model.encode(batch["series"], batch["series_mask"])
-        channel_key, input_key = split(key, 2)
-        if channel_key is not None and config.channel_dropout:
-            kept = 1 - config.channel_dropout
-            kept = jax.random.bernoulli(channel_key, kept, (*features.shape[:2], 1, 1))
+        if key is not None and self.config.task.channel_dropout:
+            kept = 1 - self.config.task.channel_dropout
+            kept = jax.random.bernoulli(key, kept, (*features.shape[:2], 1, 1))
             features = jnp.where(kept, features, 0)
         statistics = batch.get("statistics")
-        x = model.embed(batch["tokens"], batch["ts_index"], features, statistics)
-        return dropout(x, config.input_dropout, input_key)
+        return model.embed(batch["tokens"], batch["ts_index"], features, statistics)
 
     def _total(self, weight: jax.Array, losses: jax.Array) -> jax.Array:
         """Sum weighted losses (B, …), or the weighted means of `Compat.rows_per_mean` rows each."""

@@ -187,7 +187,7 @@ class Task(BaseTask):
         }
         pairs = self._quantiles(model, both)
         pairs = pairs.reshape(-1, 2, *pairs.shape[1:])
-        return (pairs[:, 0] - pairs[:, 1, :, ::-1]) / 2
+        return flip_mean(pairs[:, 0], pairs[:, 1])
 
     def _quantiles(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Forecast each row as it is."""
@@ -261,6 +261,16 @@ class Task(BaseTask):
         """(P, S, H) bool: steps of the drawn horizon that are observed and not known ahead."""
         drawn = jnp.arange(self.horizon) < batch["patches"][:, None, None] * self.patch
         return drawn & jnp.isfinite(batch["target"]) & ~jnp.isfinite(batch["future"])
+
+
+def flip_mean(plain: jax.Array, negated: jax.Array) -> jax.Array:
+    """Return the mean of the quantiles of series and the negated quantiles of their negation.
+
+    Args:
+      plain: (…, Q, H), at levels that lie symmetrically about the median.
+      negated: (…, Q, H), forecasts of the negated series.
+    """
+    return (plain - negated[..., ::-1, :]) / 2
 
 
 def easiness(context: jax.Array, seasons: Sequence[int], reach: int) -> jax.Array:

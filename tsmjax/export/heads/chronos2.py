@@ -9,6 +9,7 @@ import numpy as np
 
 from tsmjax.export.head import Head, Input, of_model, size, walks
 from tsmjax.nn.functional import Tree
+from tsmjax.tasks.forecast import flip_mean
 
 
 def head(
@@ -62,7 +63,7 @@ def head(
 
         quantiles = forecast(1)
         if flip_invariant:
-            quantiles = (quantiles - forecast(-1)[:, :, ::-1]) / 2
+            quantiles = flip_mean(quantiles, forecast(-1))
         return {"quantiles": quantiles}
 
     def sample(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
